@@ -1,0 +1,1 @@
+"""Helpers of the benchmark scripts `compare` and `make-volume`."""

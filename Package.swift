@@ -1,0 +1,80 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One list for every target: Swift 6 mode, and functions that stay on their
+// caller's executor unless they say otherwise (SE-0461).
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras: Target.Dependency = .product(name: "CryptoExtras", package: "swift-crypto")
+
+func debian(_ package: String) -> [SystemPackageProvider] { [.apt([package])] }
+
+// The layers (docs/architecture.md); scripts/check-layers holds the imports to them.
+let package = Package(
+    name: "bgbackup",
+    products: [
+        .executable(name: "bgbackup", targets: ["bgbackup"]),
+        .library(name: "BackupRepository", targets: ["BackupRepository"]),
+        .library(name: "BackupEngine", targets: ["BackupEngine"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", exact: "1.0.2"),
+    ],
+    targets: [
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: debian("libzstd-dev")),
+        .systemLibrary(name: "CArchive", pkgConfig: "libarchive", providers: debian("libarchive-dev")),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: debian("libcurl4-openssl-dev")),
+        .systemLibrary(name: "CLinux"),
+
+        .target(name: "BackupBase", dependencies: ["CLinux"], swiftSettings: settings),
+        .target(name: "ObjectStorage", dependencies: ["BackupBase", "CLinux"], swiftSettings: settings),
+        .target(name: "VolumeIO", dependencies: ["BackupBase", "CLinux"], swiftSettings: settings),
+        .target(name: "QdrantStorage", dependencies: ["BackupBase"], swiftSettings: settings),
+        .target(
+            name: "BackupRepository",
+            dependencies: ["BackupBase", "ObjectStorage", "CZstd", "CLinux", crypto, cryptoExtras],
+            swiftSettings: settings),
+        .target(
+            name: "BackupEngine",
+            dependencies: [
+                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", crypto,
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "bgbackup",
+            dependencies: [
+                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", "BackupEngine",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+
+        .target(
+            name: "TestSupport",
+            dependencies: ["BackupBase", "ObjectStorage", "VolumeIO", "BackupRepository", "BackupEngine"],
+            path: "Tests/TestSupport",
+            swiftSettings: settings),
+        .testTarget(
+            name: "VolumeIOTests", dependencies: ["VolumeIO", "TestSupport", "CArchive", "CCurl"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "BackupRepositoryTests",
+            dependencies: ["BackupRepository", "ObjectStorage", "TestSupport", "QdrantStorage"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase"],
+            swiftSettings: settings),
+    ]
+)

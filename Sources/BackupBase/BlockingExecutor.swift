@@ -1,0 +1,69 @@
+import CLinux
+import Glibc
+
+/// A pool of threads for tasks that block in system calls.
+///
+/// The cooperative pool is as wide as the cores and starves when its threads
+/// wait for a disk; tasks that read, compress and write prefer this one
+/// (SE-0417). With `background` the threads run under SCHED_IDLE, so that they
+/// get only what a database on the same node leaves over.
+public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
+    // Unchecked: the queue is touched only with `mutex` held.
+    private struct Queue {
+        var jobs: [UnownedJob] = []
+        var head = 0
+    }
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let wake = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private var queue = Queue()
+    private let background: Bool
+
+    /// Starts `threads` threads, which live as long as the process.
+    public init(threads: Int, background: Bool = false) {
+        self.background = background
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(wake, nil)
+        for _ in 0..<max(threads, 1) { start() }
+    }
+
+    public func enqueue(_ job: consuming ExecutorJob) {
+        let unowned = UnownedJob(job)
+        pthread_mutex_lock(mutex)
+        queue.jobs.append(unowned)
+        pthread_cond_signal(wake)
+        pthread_mutex_unlock(mutex)
+    }
+
+    private func start() {
+        var thread = pthread_t()
+        let argument = Unmanaged.passRetained(self).toOpaque()
+        let status = pthread_create(&thread, nil, { argument in
+            Unmanaged<BlockingExecutor>.fromOpaque(argument!).takeRetainedValue().work()
+            return nil
+        }, argument)
+        precondition(status == 0, "cannot start a thread: errno \(status)")
+        pthread_detach(thread)
+    }
+
+    private func work() {
+        if background {
+            // Best effort: a refusal leaves the thread at normal priority.
+            _ = bgb_sched_idle()
+        }
+        let executor = asUnownedTaskExecutor()
+        while true { take().runSynchronously(on: executor) }
+    }
+
+    private func take() -> UnownedJob {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        while queue.head == queue.jobs.count { pthread_cond_wait(wake, mutex) }
+        let job = queue.jobs[queue.head]
+        queue.head += 1
+        if queue.head == queue.jobs.count {
+            queue.jobs.removeAll(keepingCapacity: true)
+            queue.head = 0
+        }
+        return job
+    }
+}

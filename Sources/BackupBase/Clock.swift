@@ -1,0 +1,50 @@
+import Glibc
+
+/// Where time and chance come from, so that a test can put its own in place.
+public struct Ambient: Sendable {
+    /// Nanoseconds since 1970, UTC.
+    public var now: @Sendable () -> Int64
+    /// Fresh bytes that nobody can guess.
+    public var random: @Sendable (_ count: Int) -> [UInt8]
+
+    public init(now: @escaping @Sendable () -> Int64, random: @escaping @Sendable (Int) -> [UInt8]) {
+        self.now = now
+        self.random = random
+    }
+
+    /// The system's clock and generator (getrandom through the standard library).
+    public static let system = Ambient(
+        now: {
+            var time = timespec()
+            clock_gettime(CLOCK_REALTIME, &time)
+            return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+        },
+        random: { count in
+            var generator = SystemRandomNumberGenerator()
+            return (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+        })
+}
+
+/// Seconds that only ever grow, for durations.
+public func monotonicSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+}
+
+/// Nanoseconds since 1970 as RFC 3339 in UTC with seconds: "2026-11-21T01:02:03Z".
+public func formatTime(_ nanoseconds: Int64) -> String {
+    var seconds = time_t(nanoseconds / 1_000_000_000)
+    var parts = tm()
+    guard gmtime_r(&seconds, &parts) != nil else { return "?" }
+    var text = [CChar](repeating: 0, count: 40)
+    let length = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%SZ", &parts)
+    return String(decoding: text[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+/// Nanoseconds since 1970 as RFC 3339 in UTC with nanoseconds.
+public func formatTimeExact(_ nanoseconds: Int64) -> String {
+    let part = nanoseconds % 1_000_000_000
+    let digits = "\(part)"
+    return formatTime(nanoseconds).dropLast() + "." + String(repeating: "0", count: max(0, 9 - digits.count)) + digits + "Z"
+}

@@ -1,0 +1,85 @@
+/// Bytes and durations as people read them, and bytes as hexadecimal.
+
+extension Sequence where Element == UInt8 {
+    public var hex: String {
+        var text: [UInt8] = []
+        let digits = Array("0123456789abcdef".utf8)
+        for byte in self {
+            text.append(digits[Int(byte >> 4)])
+            text.append(digits[Int(byte & 15)])
+        }
+        return String(decoding: text, as: UTF8.self)
+    }
+}
+
+/// The bytes of an even number of lower-case hexadecimal digits, or nil.
+public func bytesFromHex(_ text: some StringProtocol) -> [UInt8]? {
+    var result: [UInt8] = []
+    var high: UInt8?
+    for character in text.utf8 {
+        let value: UInt8
+        switch character {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): value = character - UInt8(ascii: "0")
+        case UInt8(ascii: "a")...UInt8(ascii: "f"): value = character - UInt8(ascii: "a") + 10
+        default: return nil
+        }
+        if let first = high {
+            result.append(first << 4 | value)
+            high = nil
+        } else {
+            high = value
+        }
+    }
+    return high == nil ? result : nil
+}
+
+/// 1536 → "1.5 KiB".
+public func formatBytes(_ count: Int64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    var value = Double(count)
+    var unit = 0
+    while value >= 1024, unit < units.count - 1 {
+        value /= 1024
+        unit += 1
+    }
+    return unit == 0 ? "\(count) B" : "\(fixed(value, value < 10 ? 2 : 1)) \(units[unit])"
+}
+
+/// 93.2 → "1m33s"; 0.41 → "0.41s".
+public func formatDuration(_ seconds: Double) -> String {
+    guard seconds.isFinite, seconds < 1e9 else { return "?" }
+    if seconds < 60 { return "\(fixed(seconds, seconds < 10 ? 2 : 1))s" }
+    let whole = Int(seconds.rounded())
+    if whole < 3600 { return "\(whole / 60)m\(padded(whole % 60))s" }
+    return "\(whole / 3600)h\(padded(whole % 3600 / 60))m"
+}
+
+/// `value` with `digits` places after the point (FoundationEssentials has no
+/// String(format:), and ICU would cost 44 MB).
+public func fixed(_ value: Double, _ digits: Int) -> String {
+    var scale = 1.0
+    for _ in 0..<digits { scale *= 10 }
+    guard value.isFinite, abs(value) * scale < 9e18 else { return "\(value)" }
+    let scaled = Int64((value * scale).rounded())
+    guard digits > 0 else { return "\(scaled)" }
+    let whole = abs(scaled) / Int64(scale)
+    let part = "\(abs(scaled) % Int64(scale))"
+    return (scaled < 0 ? "-" : "") + "\(whole)." + String(repeating: "0", count: digits - part.count) + part
+}
+
+private func padded(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+
+/// A path's bytes for a terminal: UTF-8 as it is, everything that could move a
+/// cursor or is no UTF-8 as \xNN.
+public func printable(_ path: some Sequence<UInt8>) -> String {
+    let raw = Array(path)
+    if let text = String(validating: raw, as: UTF8.self),
+        !text.unicodeScalars.contains(where: { $0.value < 0x20 || (0x7f...0x9f).contains($0.value) || $0 == "\\" })
+    {
+        return text
+    }
+    return raw.map { byte in
+        (0x20...0x7e).contains(byte) && byte != UInt8(ascii: "\\")
+            ? String(UnicodeScalar(byte)) : "\\x" + [byte].hex
+    }.joined()
+}

@@ -1,0 +1,327 @@
+import BackupBase
+import BackupRepository
+import Glibc
+import QdrantStorage
+import VolumeIO
+
+/// What to back up, and how.
+public struct BackupOptions: Sendable {
+    /// A directory, a block device or a raw image.
+    public var path: String
+    public var node: String
+    public var tags: [String] = []
+    public var set: String?
+    /// Read every file, whatever its stat says.
+    public var rescan = false
+    public var dryRun = false
+    /// Where the node keeps its state; nil keeps none.
+    public var stateDirectory: String?
+    public var cacheDirectory: String?
+    /// Text that names the program and its version.
+    public var agent: String
+
+    public init(path: String, node: String, agent: String) {
+        self.path = path
+        self.node = node
+        self.agent = agent
+    }
+}
+
+/// What a backup did: the summary of CLI.md.
+public struct BackupReport: Sendable {
+    public var snapshot: SnapshotName?
+    public var parent: ObjectID?
+    public var capture = "none"
+    public var consistency = SnapshotRecord.Consistency.fuzzy
+    public var filesNew = 0
+    public var filesChanged = 0
+    public var filesUnmodified = 0
+    /// Files left out because Qdrant throws them away at start.
+    public var excluded = 0
+    /// Apparent bytes of all files.
+    public var bytesTotal: Int64 = 0
+    public var bytesRead: Int64 = 0
+    /// Bytes of plaintext no pack held before.
+    public var bytesNew: Int64 = 0
+    public var bytesStored: Int64 = 0
+    public var duration = 0.0
+    public var captureDuration = 0.0
+    /// What could not be read, or changed while it was read. Not empty: exit 3.
+    public var problems: [String] = []
+
+    public init() {}
+}
+
+/// One backup of one volume: capture → scan → read → block → known? → compress
+/// → seal → pack → put → index → snapshot.
+///
+/// `SourceError` makes a problem and the run goes on; every other error ends it.
+public final class BackupRun {
+    private let repository: Repository
+    private let options: BackupOptions
+    private let board: ProgressBoard
+    private let ambient: Ambient
+    private var report = BackupReport()
+    private var state: LocalState?
+    private var nextState: LocalState.Builder
+    private let contentHasher: BlockHasher
+    private let digestHasher: BlockHasher
+
+    /// Files read and frames compressed at once. Two cores' worth of work and
+    /// as much again under way on the disk; memory grows with it
+    /// (docs/architecture.md, "Memory").
+    static let width = 6
+
+    public init(repository: Repository, options: BackupOptions, board: ProgressBoard, ambient: Ambient = .system) {
+        self.repository = repository
+        self.options = options
+        self.board = board
+        self.ambient = ambient
+        nextState = LocalState.Builder(hasher: repository.keys.stateHasher)
+        contentHasher = repository.keys.blockHasher
+        digestHasher = repository.keys.digestHasher
+    }
+
+    public func run() async throws -> BackupReport {
+        let started = ambient.now()
+        let clock = monotonicSeconds()
+        let lineage = self.lineage
+        let place = try statePlace(lineage)
+        let lock = try place.map { try VolumeLock(path: "\($0).lock") }
+        defer { withExtendedLifetime(lock) {} }
+        let names = try await repository.snapshotNames()
+        state = options.rescan ? nil : openState(place, listed: names)
+        report.parent = state?.snapshot
+
+        let volume = try VolumeScan(path: options.path, problem: { self.note($0) })
+        report.excluded = volume.excluded
+        report.bytesTotal = volume.totalBytes
+        var contents = takeUnchanged(volume)
+        let files = volume.filesToRead { contents[$0] != nil }
+        board.update {
+            $0.phase = .read
+            $0.bytesTotal = files.reduce(0) { $0 + $1.size }
+            $0.filesTotal = files.count
+        }
+        if options.dryRun {
+            report.bytesRead = files.reduce(0) { $0 + $1.size }
+            report.duration = monotonicSeconds() - clock
+            return report
+        }
+        let manifest = try await repository.withWriter(cache: options.cacheDirectory, width: Self.width) { writer in
+            try await self.read(files, of: volume, into: writer, &contents)
+            let tickets = try await self.writeManifest(volume, contents, writer)
+            try await writer.finish()
+            self.report.bytesNew = writer.bytesNew
+            self.report.bytesStored = writer.bytesStored
+            var extents = Extents()
+            for place in tickets { extents.append(Self.location(place, writer)) }
+            return extents
+        }
+        board.update { $0.phase = .finish }
+        let record = record(volume, lineage, names, started)
+        let (name, stored) = try await repository.commit(record, manifest: manifest)
+        report.snapshot = name
+        report.bytesStored += Int64(stored)
+        keepState(place, volume, contents, name)
+        report.duration = monotonicSeconds() - clock
+        return report
+    }
+
+    // MARK: - State
+
+    /// Names a volume of a node without telling either.
+    private var lineage: String {
+        let name = Array("\(options.node)\0\(options.path)".utf8)
+        return name.withUnsafeBytes { repository.keys.stateHasher.id(of: $0).bytes.prefix(8).hex }
+    }
+
+    private func statePlace(_ lineage: String) throws -> String? {
+        guard let directory = options.stateDirectory else { return nil }
+        let folder = "\(directory)/\(repository.id)"
+        guard LocalFile.makeDirectory(folder) else {
+            report.problems.append("the state directory \(folder) cannot be made: the next backup reads everything again")
+            return nil
+        }
+        return "\(folder)/\(lineage)"
+    }
+
+    /// The state counts only while its snapshot is listed: packs of a snapshot
+    /// that is gone may be gone too.
+    private func openState(_ place: String?, listed names: [SnapshotName]) -> LocalState? {
+        guard let place,
+            let state = LocalState(
+                path: "\(place).state", repository: repository.id, hasher: repository.keys.stateHasher),
+            names.contains(where: { $0.id == state.snapshot })
+        else { return nil }
+        return state
+    }
+
+    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: [Int: Content], _ name: SnapshotName) {
+        guard let place else { return }
+        for (index, node) in volume.nodes.enumerated() {
+            guard let content = contents[index] else { continue }
+            nextState.add(
+                node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content.encoded)
+        }
+        if !nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id) {
+            report.problems.append("the state \(place).state could not be written: the next backup reads everything again")
+        }
+    }
+
+    // MARK: - Unchanged files
+
+    private func takeUnchanged(_ volume: VolumeScan) -> [Int: Content] {
+        var contents: [Int: Content] = [:]
+        for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
+            guard let found = state?.find(node.path) else {
+                report.filesNew += 1
+                continue
+            }
+            if volume.canBeUnchanged, !found.racy, found.stamp == LocalState.Stamp(node.stat),
+                let content = try? Content(decoding: found.content)
+            {
+                contents[index] = content
+                report.filesUnmodified += 1
+            } else {
+                report.filesChanged += 1
+            }
+        }
+        return contents
+    }
+
+    // MARK: - Reading
+
+    private func read(
+        _ files: [FileToRead], of volume: VolumeScan, into writer: RepositoryWriter, _ contents: inout [Int: Content]
+    ) async throws {
+        var finished: [FileAssembly] = []
+        let queue = ReadQueue(files, open: volume.opener)
+        let (buffers, hasher, opener) = (writer.buffers, contentHasher, volume.opener)
+        var pieces = OrderedMap<ReadQueue.Work, ReadOutcome>(
+            width: Self.width, on: repository.executor, from: { queue.take() },
+            transform: { ReadQueue.perform($0, opener, buffers, hasher) })
+        var current: FileAssembly?
+        var failed: Int?
+        do {
+            while let outcome = try await pieces.next() {
+                switch outcome {
+                case .failed(let file, let error):
+                    if failed != file.node { note(error) }
+                    failed = file.node
+                    current = nil
+                case .piece(let piece) where piece.file.node == failed:
+                    writer.buffers.give(piece.region.buffer)
+                case .piece(let piece):
+                    if let complete = try await take(piece, into: &current, writer, &failed) { finished.append(complete) }
+                }
+            }
+        } catch {
+            await pieces.abandon()
+            throw error
+        }
+        try await resolve(finished, writer, &contents)
+    }
+
+    /// Stores a piece; returns the file when it was the last one.
+    private func take(
+        _ piece: FilePiece, into current: inout FileAssembly?, _ writer: RepositoryWriter, _ failed: inout Int?
+    ) async throws -> FileAssembly? {
+        report.bytesRead += Int64(piece.bytesRead)
+        guard piece.bytesRead == piece.expected else {
+            note(piece.file.path, "became shorter while it was read: left out")
+            writer.buffers.give(piece.region.buffer)
+            failed = piece.file.node
+            current = nil
+            return nil
+        }
+        var assembly = current ?? FileAssembly(piece, digest: digestHasher)
+        current = nil
+        assembly.add(piece, try await writer.add(piece.region, cohort: piece.file.cohort))
+        board.update { $0.bytesDone += Int64(piece.bytesRead) }
+        guard piece.isLast else {
+            current = assembly
+            return nil
+        }
+        assembly.finish()
+        board.update { $0.filesDone += 1 }
+        return assembly
+    }
+
+    /// Turns finished files into contents once every block has its pack.
+    private func resolve(
+        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout [Int: Content]
+    ) async throws {
+        try await writer.settleTickets()
+        var waiting: [(assembly: FileAssembly, parts: [RepositoryWriter.Place])] = []
+        for assembly in finished {
+            switch assembly.draft(writer) {
+            case .inline(let content): contents[assembly.file.node] = content
+            case .indirect(let parts):
+                var places: [RepositoryWriter.Place] = []
+                for part in parts { places.append(try await storeMetadata(part.encoded, writer)) }
+                waiting.append((assembly, places))
+            }
+        }
+        guard !waiting.isEmpty else { return }
+        try await writer.settleTickets()
+        for (assembly, places) in waiting {
+            var parts = Extents()
+            for place in places { parts.append(Self.location(place, writer)) }
+            contents[assembly.file.node] = assembly.content(parts: parts)
+        }
+    }
+
+    // MARK: - Manifest
+
+    private func writeManifest(
+        _ volume: VolumeScan, _ contents: [Int: Content], _ writer: RepositoryWriter
+    ) async throws -> [RepositoryWriter.Place] {
+        board.update { $0.phase = .write }
+        var places: [RepositoryWriter.Place] = []
+        var chunker = ManifestChunker()
+        for (index, node) in volume.nodes.enumerated() {
+            guard let entry = volume.entry(index, node, contents) else { continue }
+            if let chunk = try chunker.add(entry) { places.append(try await storeMetadata(chunk, writer)) }
+        }
+        if let chunk = chunker.finish() { places.append(try await storeMetadata(chunk, writer)) }
+        return places
+    }
+
+    private func storeMetadata(_ bytes: [UInt8], _ writer: RepositoryWriter) async throws -> RepositoryWriter.Place {
+        let buffer = writer.buffers.take()
+        buffer.memory.copyBytes(from: bytes)
+        buffer.count = bytes.count
+        let block = HashedRegion.Block(range: 0..<bytes.count, id: contentHasher.id(of: buffer.bytes))
+        return try await writer.add(HashedRegion(buffer: buffer, blocks: [block]), cohort: .metadata)[0]
+    }
+
+    private static func location(_ place: RepositoryWriter.Place, _ writer: RepositoryWriter) -> Location {
+        switch place {
+        case .stored(let location): location
+        case .new(let ticket): writer.location(ofTicket: ticket)
+        case .zero: preconditionFailure("metadata is never all zero")
+        }
+    }
+
+    private func record(
+        _ volume: VolumeScan, _ lineage: String, _ names: [SnapshotName], _ started: Int64
+    ) -> SnapshotRecord {
+        SnapshotRecord(
+            sequence: (names.last?.sequence ?? 0) + 1, node: options.node, volume: options.path, kind: volume.kind,
+            lineage: lineage, parent: report.parent.map { "\($0)" }, started: formatTimeExact(started),
+            finished: formatTimeExact(ambient.now()), capture: report.capture, consistency: report.consistency,
+            tags: options.tags, set: options.set, agent: options.agent, complete: report.problems.isEmpty,
+            problems: Array(report.problems.prefix(1000)),
+            statistics: [
+                "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
+                "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
+                "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
+            ])
+    }
+
+    // MARK: - Problems
+
+    private func note(_ error: SourceError) { report.problems.append("\(error)") }
+    private func note(_ path: [UInt8], _ text: String) { report.problems.append("\(printable(path)) \(text)") }
+}

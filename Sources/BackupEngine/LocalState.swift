@@ -1,0 +1,224 @@
+import BackupBase
+import BackupRepository
+import CLinux
+import Glibc
+import VolumeIO
+
+/// What the node remembers of a volume's last snapshot: for each file its stat
+/// and the content it had, so that an unchanged file is not read again.
+///
+/// Disposable: lost, torn or stale, the next backup reads everything and finds
+/// the blocks known. Names are kept as keyed hashes only, and the whole file is
+/// authenticated, because a wrong content here would become a wrong snapshot.
+struct LocalState {
+    /// The stat fields of which any change means that a file must be read.
+    struct Stamp: Equatable {
+        var inode: UInt64
+        var size: Int64
+        var modified: Int64
+        var changed: Int64
+
+        init(_ stat: FileStat) {
+            inode = stat.inode
+            size = stat.size
+            modified = stat.modified
+            changed = stat.changed
+        }
+
+        fileprivate init(inode: UInt64, size: Int64, modified: Int64, changed: Int64) {
+            self.inode = inode
+            self.size = size
+            self.modified = modified
+            self.changed = changed
+        }
+    }
+
+    struct Found {
+        let stamp: Stamp
+        /// Read again however the stat looks: it moved too close to the reading.
+        let racy: Bool
+        let content: ArraySlice<UInt8>
+    }
+
+    /// The snapshot that the state describes.
+    let snapshot: ObjectID
+    private let hasher: BlockHasher
+    private let bytes: [UInt8]
+    private let table: Int
+    private let count: Int
+
+    private static let magic = Array("BGBSTAT1".utf8)
+    private static let recordSize = 16 + 8 + 1 + 32
+    private static let headerSize = 8 + 16 + 16 + 8 + 8
+
+    /// Opens the state; nil when there is none that can be trusted.
+    init?(path: String, repository: ObjectID, hasher: BlockHasher) {
+        guard let bytes = LocalFile.read(path, limit: 4 << 30), bytes.count >= Self.headerSize + 32 else { return nil }
+        let body = bytes[..<(bytes.count - 32)]
+        guard body.withUnsafeBytes({ hasher.id(of: $0).bytes }) == Array(bytes.suffix(32)),
+            Array(bytes[..<8]) == Self.magic, ObjectID(bytes: bytes[8..<24]) == repository
+        else { return nil }
+        snapshot = ObjectID(bytes: bytes[24..<40])
+        let count = Self.number(bytes, 40)
+        let table = Self.number(bytes, 48)
+        guard count >= 0, table >= Self.headerSize, count <= bytes.count / Self.recordSize,
+            table + count * Self.recordSize + 32 == bytes.count
+        else { return nil }
+        self.hasher = hasher
+        self.bytes = bytes
+        self.count = count
+        self.table = table
+    }
+
+    /// What is known of a path, or nil.
+    func find(_ path: [UInt8]) -> Found? {
+        let key = Self.key(path, hasher)
+        var low = 0
+        var high = count
+        while low < high {
+            let middle = (low + high) / 2
+            let start = table + middle * Self.recordSize
+            let order = compare(key, at: start)
+            if order == 0 { return record(start) }
+            if order > 0 { low = middle + 1 } else { high = middle }
+        }
+        return nil
+    }
+
+    private func compare(_ key: [UInt8], at start: Int) -> Int {
+        for index in 0..<16 where key[index] != bytes[start + index] {
+            return key[index] < bytes[start + index] ? -1 : 1
+        }
+        return 0
+    }
+
+    private func record(_ start: Int) -> Found? {
+        let offset = Self.number(bytes, start + 16)
+        guard offset >= Self.headerSize, offset + 4 <= table else { return nil }
+        let length = (0..<4).reduce(0) { $0 | Int(bytes[offset + $1]) << (8 * $1) }
+        guard offset + 4 + length <= table else { return nil }
+        let stamp = Stamp(
+            inode: UInt64(bitPattern: Int64(Self.number(bytes, start + 25))), size: Int64(Self.number(bytes, start + 33)),
+            modified: Int64(Self.number(bytes, start + 41)), changed: Int64(Self.number(bytes, start + 49)))
+        return Found(stamp: stamp, racy: bytes[start + 24] != 0, content: bytes[offset + 4..<offset + 4 + length])
+    }
+
+    private static func number(_ bytes: [UInt8], _ offset: Int) -> Int {
+        bytes.withUnsafeBytes { Int(Int64(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: Int64.self))) }
+    }
+
+    fileprivate static func key(_ path: [UInt8], _ hasher: BlockHasher) -> [UInt8] {
+        Array(path.withUnsafeBytes { hasher.id(of: $0).bytes }.prefix(16))
+    }
+
+    /// Collects the next state while a backup runs.
+    struct Builder {
+        private let hasher: BlockHasher
+        private var heap: [UInt8] = []
+        private var records: [(key: [UInt8], offset: Int, racy: Bool, stamp: Stamp)] = []
+
+        init(hasher: BlockHasher) { self.hasher = hasher }
+
+        mutating func add(_ path: [UInt8], _ stamp: Stamp, racy: Bool, content: [UInt8]) {
+            let offset = LocalState.headerSize + heap.count
+            withUnsafeBytes(of: UInt32(content.count).littleEndian) { heap.append(contentsOf: $0) }
+            heap.append(contentsOf: content)
+            records.append((LocalState.key(path, hasher), offset, racy, stamp))
+        }
+
+        /// Writes the state of `snapshot` in place of the last one.
+        /// - Returns: false when the disk did not take it: the next backup is slower.
+        func write(to path: String, repository: ObjectID, snapshot: ObjectID) -> Bool {
+            var bytes = LocalState.magic + repository.bytes + snapshot.bytes
+            func append(_ value: Int64) { withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) } }
+            append(Int64(records.count))
+            append(Int64(LocalState.headerSize + heap.count))
+            bytes += heap
+            for record in records.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
+                bytes += record.key
+                append(Int64(record.offset))
+                bytes.append(record.racy ? 1 : 0)
+                append(Int64(bitPattern: record.stamp.inode))
+                append(record.stamp.size)
+                append(record.stamp.modified)
+                append(record.stamp.changed)
+            }
+            bytes += bytes.withUnsafeBytes { hasher.id(of: $0).bytes }
+            return LocalFile.replace(path, with: bytes)
+        }
+    }
+}
+
+/// Small files of the node itself: state and locks.
+enum LocalFile {
+    static func read(_ path: String, limit: Int) -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        let size = Int(lseek(descriptor, 0, SEEK_END))
+        guard size >= 0, size <= limit else { return nil }
+        var got = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            while got < size {
+                let more = pread(descriptor, buffer.baseAddress! + got, size - got, off_t(got))
+                if more <= 0 { break }
+                got += more
+            }
+            count = got
+        }
+        return got == size ? bytes : nil
+    }
+
+    /// Writes aside, forces to the disk and renames: old or new, never a mixture.
+    static func replace(_ path: String, with bytes: [UInt8]) -> Bool {
+        let aside = path + ".new"
+        let descriptor = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return false }
+        var offset = 0
+        while offset < bytes.count {
+            let written = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + offset, bytes.count - offset) }
+            if written <= 0 { break }
+            offset += written
+        }
+        let whole = offset == bytes.count && fdatasync(descriptor) == 0
+        close(descriptor)
+        guard whole, rename(aside, path) == 0 else {
+            unlink(aside)
+            return false
+        }
+        return true
+    }
+
+    /// Makes a directory and its parents, for the owner only.
+    static func makeDirectory(_ path: String) -> Bool {
+        var current = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            current += "/" + part
+            if mkdir(current, 0o700) != 0, errno != EEXIST { return false }
+        }
+        return true
+    }
+}
+
+/// Keeps a second backup of the same volume on this node out.
+final class VolumeLock {
+    private let descriptor: Int32
+
+    /// Throws `.busy` while another process holds it.
+    init(path: String) throws {
+        descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw BackupError(
+                .failed, "cannot open the lock \(path): \(String(cString: strerror(errno)))",
+                hint: "Set BGBACKUP_STATE_DIR to a directory that this user may write.")
+        }
+        guard bgb_flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw BackupError(
+                .busy, "another backup of this volume is running on this node",
+                hint: "Wait for it to end; the lock is gone when its process is.")
+        }
+    }
+
+    deinit { close(descriptor) }
+}

@@ -1,0 +1,42 @@
+import BackupBase
+import BackupRepository
+import FoundationEssentials
+import VolumeIO
+
+/// `.bgbackup-incomplete` in the target's root: says that the target is not
+/// whole yet, of which snapshot it is, and how far it has come. Taken away when
+/// everything is on the disk.
+public enum RestoreMarker {
+    public static let name = ".bgbackup-incomplete"
+    static let sizeLimit = 1 << 20
+
+    struct Header: Codable, Equatable {
+        var warning = "this restore is not complete: run it again with --resume"
+        var snapshot: String
+        var repository: String
+        /// Digest of what was asked for, so that reads are counted alike.
+        var plan: String
+    }
+
+    /// Line 1 of the marker.
+    static func firstLine(_ header: Header) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        return Array(try encoder.encode(header)) + [0x0a]
+    }
+
+    /// The header, and how many reads of the plan were on the disk.
+    static func parse(_ bytes: [UInt8]) -> (header: Header, done: Int)? {
+        let lines = bytes.split(separator: 0x0a)
+        guard let first = lines.first, let header = try? JSONDecoder().decode(Header.self, from: Data(first)) else {
+            return nil
+        }
+        // The last whole line counts; a torn one is not followed by a line feed.
+        let whole = bytes.last == 0x0a ? lines.dropFirst() : lines.dropFirst().dropLast()
+        let done = whole.last.flatMap { line -> Int? in
+            let words = String(decoding: line, as: UTF8.self).split(separator: " ")
+            return words.count == 2 && words[0] == "done" ? Int(words[1]) : nil
+        }
+        return (header, done ?? 0)
+    }
+}

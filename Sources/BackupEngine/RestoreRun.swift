@@ -1,0 +1,266 @@
+import BackupBase
+import BackupRepository
+import Glibc
+import VolumeIO
+
+public struct RestoreOptions: Sendable {
+    public var target: String
+    /// Paths, relative to the volume's root, of which only what is below is restored.
+    public var include: [[UInt8]] = []
+    public var resume = false
+    public var force = false
+    public var dryRun = false
+    /// Owner and group for everything, instead of the stored numbers.
+    public var owner: (user: UInt32, group: UInt32)?
+
+    public init(target: String) { self.target = target }
+}
+
+public struct RestoreReport: Sendable {
+    public var snapshot: ObjectID
+    public var files = 0
+    public var directories = 0
+    public var bytesTotal: Int64 = 0
+    public var bytesWritten: Int64 = 0
+    /// Bytes that a resumed restore found in place.
+    public var bytesKept: Int64 = 0
+    public var bytesFetched: Int64 = 0
+    public var duration = 0.0
+    /// Metadata that could not be set. Not empty: exit 3.
+    public var problems: [String] = []
+}
+
+/// One restore onto an empty directory: plan by pack → get → open → verify →
+/// write → metadata → durable → marker away.
+public final class RestoreRun {
+    private let repository: Repository
+    private let options: RestoreOptions
+    private let board: ProgressBoard
+    private var report: RestoreReport
+
+    /// Reads under way at once.
+    private static let width = 4
+    /// Bytes written between two journal lines.
+    private static let journalEvery: Int64 = 512 << 20
+
+    public init(repository: Repository, options: RestoreOptions, board: ProgressBoard) {
+        self.repository = repository
+        self.options = options
+        self.board = board
+        report = RestoreReport(snapshot: repository.id)
+    }
+
+    public func run(_ snapshot: Snapshot) async throws -> RestoreReport {
+        let clock = monotonicSeconds()
+        report.snapshot = snapshot.id
+        if snapshot.record.kind == .device {
+            try await DeviceRestore(repository: repository, options: options, board: board).run(snapshot, &report)
+            report.duration = monotonicSeconds() - clock
+            return report
+        }
+        let start = try startingPoint(snapshot)
+        let plan = try await RestorePlan.make(repository, snapshot, include: include)
+        try checkIncludes(plan)
+        report.files = plan.files.count + plan.hardLinks.count + plan.symlinks.count
+        report.directories = plan.directories.count
+        report.bytesTotal = plan.bytesTotal
+        board.update {
+            $0.phase = .write
+            $0.bytesTotal = plan.bytesTotal
+            $0.filesTotal = plan.files.count
+        }
+        if !options.dryRun { try await write(plan, start) }
+        report.duration = monotonicSeconds() - clock
+        return report
+    }
+
+    // MARK: - Where to start
+
+    private enum Start {
+        case fresh(RestoreMarker.Header)
+        case resumed(RestoreMarker.Header, done: Int)
+    }
+
+    /// Throws `.targetNotEmpty` unless the target is empty, or is this very
+    /// restore, unfinished, and `--resume` was given.
+    private func startingPoint(_ snapshot: Snapshot) throws -> Start {
+        let asked = Array(options.include.sorted { $0.lexicographicallyPrecedes($1) }.joined(separator: [0]))
+        let header = RestoreMarker.Header(
+            snapshot: "\(snapshot.id)", repository: "\(repository.id)",
+            plan: asked.withUnsafeBytes { repository.keys.blockHasher.id(of: $0).bytes.prefix(8).hex })
+        do throws(any Error) {
+            if try TargetTree.isEmpty(path: options.target) { return .fresh(header) }
+            let tree = try TargetTree(path: options.target, create: false)
+            guard let marker = try tree.readSmallFile(RestoreMarker.name, limit: RestoreMarker.sizeLimit) else {
+                throw BackupError(
+                    .targetNotEmpty, "the target \(options.target) is not empty",
+                    hint: "Restore onto an empty directory or a fresh volume.")
+            }
+            guard options.resume else {
+                throw BackupError(
+                    .targetNotEmpty, "the target \(options.target) holds an unfinished restore",
+                    hint: "Go on with it by --resume, or empty it first.")
+            }
+            guard let (found, done) = RestoreMarker.parse(marker) else {
+                // Killed while the marker itself was made: nothing else is there yet.
+                return .resumed(header, done: 0)
+            }
+            guard found == header else {
+                throw BackupError(
+                    .targetNotEmpty,
+                    "the target \(options.target) holds an unfinished restore of \(found.snapshot == header.snapshot ? "other paths of this snapshot" : "snapshot \(found.snapshot)")",
+                    hint: "Resume with the same snapshot and paths, or empty it first.")
+            }
+            return .resumed(header, done: done)
+        } catch let error as TargetError {
+            throw Self.failed(error)
+        }
+    }
+
+    private var include: (([UInt8]) -> Bool)? {
+        guard !options.include.isEmpty else { return nil }
+        let wanted = options.include
+        return { path in
+            wanted.contains { path == $0 || path.starts(with: $0 + [UInt8(ascii: "/")]) || $0.isEmpty }
+        }
+    }
+
+    private func checkIncludes(_ plan: RestorePlan) throws {
+        guard let include else { return }
+        let paths = plan.files.map(\.path) + plan.directories.map(\.path) + plan.symlinks.map(\.path) + plan.hardLinks.map(\.path)
+        guard paths.contains(where: include) else {
+            throw BackupError(
+                .noSuchPath, "the snapshot holds none of the paths asked for",
+                hint: "Paths are relative to the volume's root; see 'bgbackup ls'.")
+        }
+    }
+
+    // MARK: - Writing
+
+    private func write(_ plan: RestorePlan, _ start: Start) async throws {
+        do {
+            let tree = try TargetTree(path: options.target, create: true)
+            let journal = try RestoreJournal(tree)
+            let done: Int
+            switch start {
+            case .fresh(let header):
+                try journal.begin(try RestoreMarker.firstLine(header))
+                done = 0
+            case .resumed(let header, let before):
+                if before == 0 { try journal.begin(try RestoreMarker.firstLine(header)) }
+                done = min(before, plan.reads.count)
+            }
+            try makeNames(plan, tree)
+            let resumed = if case .resumed = start { true } else { false }
+            try writeZeros(plan, tree)
+            try await writeData(plan, tree, journal, from: done, compare: resumed)
+            board.update { $0.phase = .finish }
+            try tree.synchronize()
+            setMetadata(plan, tree)
+            try tree.synchronize()
+            try journal.end()
+            // Taking the marker away moved the root's time once more.
+            if let root = plan.directories.first(where: { $0.path.isEmpty }) { setTime(root.metadata, tree) }
+            try tree.synchronize()
+        } catch let error as TargetError {
+            throw Self.failed(error)
+        }
+    }
+
+    private func makeNames(_ plan: RestorePlan, _ tree: TargetTree) throws {
+        for directory in plan.directories where !directory.path.isEmpty { try tree.makeDirectory(directory.path) }
+        // A resumed restore finds the files with the names it gave them.
+        let names = plan.hardLinks.reduce(into: [[UInt8]: UInt64]()) { $0[$1.target, default: 0] += 1 }
+        for file in plan.files { try tree.makeFile(file.path, size: file.size, links: 1 + (names[file.path] ?? 0)) }
+        for link in plan.hardLinks { try tree.makeHardLink(link.path, to: link.target) }
+        for link in plan.symlinks { try tree.makeSymlink(link.path, target: link.target) }
+    }
+
+    /// Zeros that are allocated in the source are allocated here: the hole map
+    /// is part of what is restored.
+    private func writeZeros(_ plan: RestorePlan, _ tree: TargetTree) throws {
+        let zeros = AlignedBuffer(capacity: 1 << 20)
+        zeros.memory.initializeMemory(as: UInt8.self, repeating: 0)
+        for file in plan.files where !file.zeroRanges.isEmpty {
+            let output = try tree.openForWriting(file.path)
+            for range in file.zeroRanges {
+                var offset = range.lowerBound
+                while offset < range.upperBound {
+                    let count = min(Int(range.upperBound - offset), zeros.capacity)
+                    try output.write(UnsafeRawBufferPointer(start: zeros.pointer, count: count), at: offset)
+                    offset += Int64(count)
+                }
+                report.bytesWritten += range.upperBound - range.lowerBound
+            }
+        }
+    }
+
+    private func writeData(
+        _ plan: RestorePlan, _ tree: TargetTree, _ journal: RestoreJournal, from start: Int, compare: Bool
+    ) async throws {
+        var next = start
+        let outputs = OutputFiles(tree, plan)
+        let writer = FrameWriter(repository: repository, plan: plan, outputs: outputs, compare: compare, board: board)
+        var reads = OrderedMap<Int, FrameWriter.Outcome>(
+            width: Self.width, on: repository.executor,
+            from: {
+                defer { next += 1 }
+                return next < plan.reads.count ? next : nil
+            },
+            transform: { try await writer.perform(plan.reads[$0]) })
+        board.update { $0.bytesDone += plan.reads[..<start].reduce(0) { $0 + plan.bytes(of: $1) } }
+        var done = start
+        var unsafe: Int64 = 0
+        while let outcome = try await reads.next() {
+            done += 1
+            report.bytesWritten += outcome.written
+            report.bytesKept += outcome.kept
+            report.bytesFetched += outcome.fetched
+            unsafe += outcome.written
+            if unsafe >= Self.journalEvery {
+                try tree.synchronize()
+                try journal.note(done: done)
+                unsafe = 0
+            }
+        }
+        report.bytesKept += plan.reads[..<start].reduce(0) { $0 + plan.bytes(of: $1) }
+    }
+
+    // MARK: - Metadata
+
+    private func setMetadata(_ plan: RestorePlan, _ tree: TargetTree) {
+        for file in plan.files { set(file.path, .file, file.metadata, tree) }
+        for link in plan.symlinks { set(link.path, .symlink, link.metadata, tree) }
+        // A directory's time moves when something is made in it: from the inside out.
+        for directory in plan.directories.reversed() {
+            set(directory.path, .directory, directory.metadata, tree)
+        }
+    }
+
+    private func setTime(_ root: Entry.Metadata, _ tree: TargetTree) {
+        let problems = report.problems
+        set([], .directory, root, tree)
+        // What could not be set was named the first time.
+        report.problems = problems
+    }
+
+    private func set(_ path: [UInt8], _ kind: NodeKind, _ metadata: Entry.Metadata, _ tree: TargetTree) {
+        let stat = FileStat(
+            device: 0, inode: 0, mode: metadata.mode, links: 1, owner: metadata.owner, group: metadata.group, size: 0,
+            modified: metadata.modified, changed: 0, allocated: 0)
+        let attributes = metadata.attributes.map { ExtendedAttribute(name: $0.name, value: $0.value) }
+        let owner = options.owner.map { ($0.user, $0.group) }
+        report.problems += tree.setMetadata(path, kind: kind, stat: stat, attributes: attributes, owner: owner)
+            .map { "\(path.isEmpty ? "." : printable(path)): \($0)" }
+    }
+
+    static func failed(_ error: TargetError) -> BackupError {
+        error.isFull
+            ? BackupError(
+                .targetFull, "the restore target has no space left",
+                hint: "Make room, then go on with --resume.", cause: error)
+            : BackupError(
+                .targetFailed, "the restore target could not be written",
+                hint: "The target is marked unfinished; go on with --resume once its cause is gone.", cause: error)
+    }
+}

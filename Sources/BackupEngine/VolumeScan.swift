@@ -1,0 +1,139 @@
+import BackupBase
+import BackupRepository
+import Glibc
+import QdrantStorage
+import VolumeIO
+
+/// A volume as the scan found it: a directory tree, or a device or image that
+/// counts as a tree of one file.
+struct VolumeScan {
+    let kind: SnapshotRecord.Kind
+    private(set) var nodes: [ScannedNode] = []
+    private(set) var excluded = 0
+    private(set) var totalBytes: Int64 = 0
+    /// Reads a file of the scan.
+    let opener: @Sendable (FileToRead) throws(SourceError) -> SourceFile
+    /// False where an equal stat proves nothing: block devices, memory file systems.
+    let canBeUnchanged: Bool
+    /// Nodes that are another name of an earlier one, and which.
+    private var links: [Int: Int] = [:]
+    private let scanStart: Int64
+
+    /// Nanoseconds: a file that moved later than this before the scan is read
+    /// again next time. Kernel time stamps advance in steps of 1 to 10 ms, of a
+    /// second or two on older file systems.
+    private static let racyWindow: Int64 = 2_000_000_000
+
+    /// Throws `.sourceUnreadable`; single names that cannot be read go to `problem`.
+    init(path: String, problem: (SourceError) -> Void) throws {
+        scanStart = Ambient.system.now()
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            throw BackupError(
+                .sourceUnreadable, "cannot read \(path): \(String(cString: strerror(errno)))",
+                hint: "Give the storage directory, block device or raw image to back up.")
+        }
+        do {
+            if status.st_mode & S_IFMT == S_IFDIR {
+                kind = .tree
+                let tree = try SourceTree(path: path)
+                canBeUnchanged = tree.noticesMappedWrites
+                opener = { file throws(SourceError) in try tree.open(file.path) }
+                try scan(tree, problem)
+            } else {
+                kind = .device
+                canBeUnchanged = status.st_mode & S_IFMT == S_IFREG
+                opener = { _ throws(SourceError) in try SourceFile.device(path: path) }
+                try describeDevice(path)
+            }
+        } catch let error as SourceError {
+            throw BackupError(.sourceUnreadable, "cannot read \(path)", cause: error)
+        }
+    }
+
+    private mutating func scan(_ tree: SourceTree, _ problem: (SourceError) -> Void) throws {
+        var excluded = 0
+        var found: [ScannedNode] = []
+        var special: [[UInt8]] = []
+        try tree.scan(
+            settle: true,
+            exclude: { path, _ in
+                let scratch = ScratchPath.matches(path) || path.elementsEqual(RestoreMarker.name.utf8)
+                if scratch { excluded += 1 }
+                return scratch
+            },
+            problem: problem,
+            visit: { node in
+                if node.kind == .special { special.append(node.path) } else { found.append(node) }
+            })
+        for path in special { problem(SourceError(path: path, operation: "back up a socket, pipe or device", errno: EINVAL)) }
+        self.excluded = excluded
+        nodes = found
+        findLinks()
+    }
+
+    private mutating func findLinks() {
+        struct Identity: Hashable { let device, inode: UInt64 }
+        var first: [Identity: Int] = [:]
+        for (index, node) in nodes.enumerated() where node.kind == .file {
+            if node.stat.links > 1 {
+                let identity = Identity(device: node.stat.device, inode: node.stat.inode)
+                if let earlier = first[identity] {
+                    links[index] = earlier
+                    continue
+                }
+                first[identity] = index
+            }
+            totalBytes += node.stat.size
+        }
+    }
+
+    private mutating func describeDevice(_ path: String) throws {
+        let file = try SourceFile.device(path: path)
+        try file.settle()
+        let stat = try file.stat()
+        let name = path.split(separator: "/").last.map { Array($0.utf8) } ?? Array("device".utf8)
+        var root = stat
+        root.mode = 0o755
+        nodes = [
+            ScannedNode(path: [], kind: .directory, stat: root, linkTarget: [], attributes: []),
+            ScannedNode(path: name, kind: .file, stat: stat, linkTarget: [], attributes: []),
+        ]
+        totalBytes = stat.size
+    }
+
+    /// Whether a node is a file that is not another name of an earlier one.
+    func holdsContent(_ index: Int) -> Bool { nodes[index].kind == .file && links[index] == nil }
+
+    func isRacy(_ stat: FileStat) -> Bool { max(stat.modified, stat.changed) >= scanStart - Self.racyWindow }
+
+    /// The files to read, put together by cohort, each cohort in path order:
+    /// one pack is open at a time, and a restore finds neighbours together.
+    func filesToRead(except known: (Int) -> Bool) -> [FileToRead] {
+        var byCohort: [Cohort: [FileToRead]] = [:]
+        for (index, node) in nodes.enumerated() where holdsContent(index) && !known(index) {
+            let fileClass = kind == .device ? FileClass.device : FileClass.of(node.path)
+            let file = FileToRead(node: index, path: node.path, size: node.stat.size, kind: fileClass)
+            byCohort[file.cohort, default: []].append(file)
+        }
+        return [Cohort.writtenOnce, .mutable, .log].flatMap { byCohort[$0] ?? [] }
+    }
+
+    /// A node's line in the manifest; nil for a file that could not be read,
+    /// and for its other names.
+    func entry(_ index: Int, _ node: ScannedNode, _ contents: [Int: Content]) -> Entry? {
+        let metadata = Entry.Metadata(
+            mode: node.stat.mode, owner: node.stat.owner, group: node.stat.group, modified: node.stat.modified,
+            attributes: node.attributes.map { Entry.Attribute(name: $0.name, value: $0.value) })
+        switch node.kind {
+        case .directory: return Entry(path: node.path, kind: .directory(metadata))
+        case .symlink: return Entry(path: node.path, kind: .symlink(metadata, target: node.linkTarget))
+        case .file:
+            if let earlier = links[index] {
+                return contents[earlier] == nil ? nil : Entry(path: node.path, kind: .hardLink(to: nodes[earlier].path))
+            }
+            return contents[index].map { Entry(path: node.path, kind: .file(metadata, $0)) }
+        case .special: return nil
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import BackupBase
+import FoundationEssentials
+
+/// What a snapshot says about itself (docs/format.md, "Snapshot").
+public struct SnapshotRecord: Codable, Sendable {
+    public enum Kind: String, Codable, Sendable { case tree, device }
+    public enum Consistency: String, Codable, Sendable { case atomic, fuzzy }
+
+    public var sequence: UInt64
+    public var node: String
+    public var volume: String
+    public var kind: Kind
+    public var lineage: String
+    public var parent: String?
+    public var started: String
+    public var finished: String
+    public var capture: String
+    public var consistency: Consistency
+    public var tags: [String]
+    public var set: String?
+    public var agent: String
+    public var complete: Bool
+    public var problems: [String]
+    public var statistics: [String: Int64]
+
+    public init(
+        sequence: UInt64, node: String, volume: String, kind: Kind, lineage: String, parent: String?,
+        started: String, finished: String, capture: String, consistency: Consistency, tags: [String],
+        set: String?, agent: String, complete: Bool, problems: [String], statistics: [String: Int64]
+    ) {
+        self.sequence = sequence
+        self.node = node
+        self.volume = volume
+        self.kind = kind
+        self.lineage = lineage
+        self.parent = parent
+        self.started = started
+        self.finished = finished
+        self.capture = capture
+        self.consistency = consistency
+        self.tags = tags
+        self.set = set
+        self.agent = agent
+        self.complete = complete
+        self.problems = problems
+        self.statistics = statistics
+    }
+}
+
+/// A snapshot as read: its id, record, and the manifest's chunks.
+public struct Snapshot: Sendable, Identifiable {
+    public let id: ObjectID
+    public let record: SnapshotRecord
+    let manifest: Extents
+
+    /// Bytes that a sealed body may inflate to.
+    static let bodyLimit = 64 << 20
+
+    static func encode(_ record: SnapshotRecord, manifest: Extents) throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        var writer = ByteWriter()
+        writer.sized(Array(try encoder.encode(record)))
+        manifest.encode(to: &writer)
+        return writer.bytes
+    }
+
+    init(id: ObjectID, decoding bytes: [UInt8]) throws {
+        var reader = ByteReader(bytes)
+        let json = try reader.sized(limit: 16 << 20)
+        guard let record = try? JSONDecoder().decode(SnapshotRecord.self, from: Data(json)) else {
+            throw FormatError("its record is no snapshot record")
+        }
+        manifest = try Extents(from: &reader)
+        try reader.expectEnd()
+        guard !manifest.runs.contains(where: { if case .zero = $0 { true } else { false } }) else {
+            throw FormatError("a manifest chunk is stored nowhere")
+        }
+        self.id = id
+        self.record = record
+    }
+}
+
+/// A snapshot as listed: what its name tells without any key.
+public struct SnapshotName: Sendable, Hashable, Comparable {
+    public let sequence: UInt64
+    public let id: ObjectID
+
+    static let prefix = "v1/snapshots/"
+
+    public var object: String {
+        let digits = String(sequence, radix: 16)
+        return Self.prefix + String(repeating: "0", count: 16 - digits.count) + digits + "-\(id)"
+    }
+
+    init(sequence: UInt64, id: ObjectID) {
+        self.sequence = sequence
+        self.id = id
+    }
+
+    init?(object: String) {
+        guard object.hasPrefix(Self.prefix) else { return nil }
+        let parts = object.dropFirst(Self.prefix.count).split(separator: "-", omittingEmptySubsequences: false)
+        guard parts.count == 2, parts[0].utf8.count == 16, let sequence = UInt64(parts[0], radix: 16),
+            let id = ObjectID(hex: parts[1])
+        else { return nil }
+        self.init(sequence: sequence, id: id)
+    }
+
+    public static func < (left: Self, right: Self) -> Bool { (left.sequence, left.id) < (right.sequence, right.id) }
+}

@@ -1,0 +1,271 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// Something wrong with the repository, by object, snapshot and path.
+public struct Finding: Sendable, Codable {
+    public enum Severity: String, Sendable, Codable { case damage, notice }
+    public var severity: Severity
+    /// Name of the object in the store.
+    public var object: String
+    public var message: String
+    public var snapshot: String?
+    public var path: String?
+}
+
+public struct CheckReport: Sendable {
+    public var findings: [Finding] = []
+    public var packs = 0
+    public var indexes = 0
+    public var snapshots = 0
+    public var files = 0
+    public var framesRead = 0
+    public var bytesRead: Int64 = 0
+    public var bytesStored: Int64 = 0
+
+    public var isDamaged: Bool { findings.contains { $0.severity == .damage } }
+}
+
+/// Verifies a repository: every configuration, key slot, trailer, index and
+/// manifest against each other; with `readShare`, frames too.
+///
+/// It goes on after what it finds, so that one report names everything.
+public final class Check {
+    private let repository: Repository
+    private let readShare: Double
+    private let progress: (_ done: Int, _ total: Int) -> Void
+    private var report = CheckReport()
+    private var sizes: [ObjectID: Int] = [:]
+    private var badPacks: [ObjectID: String] = [:]
+    private var badFrames: [ObjectID: [(blocks: Range<Int>, problem: String)]] = [:]
+    private var used: Set<ObjectID> = []
+
+    /// - Parameter readShare: 0 reads no frames, 1 all of them.
+    public init(_ repository: Repository, readShare: Double, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
+        self.repository = repository
+        self.readShare = readShare
+        self.progress = progress
+    }
+
+    public func run() async throws -> CheckReport {
+        try await checkCopies()
+        try await listPacks()
+        try await checkPacks()
+        try await checkIndexes()
+        try await checkSnapshots()
+        for pack in sizes.keys.sorted() where !used.contains(pack) && badPacks[pack] == nil {
+            notice(FinishedPack.name(pack), "no snapshot uses it: space that a prune frees")
+        }
+        return report
+    }
+
+    // MARK: - Configuration and keys
+
+    private func checkCopies() async throws {
+        for name in Configuration.names {
+            guard let bytes = try await read(name, limit: Configuration.sizeLimit) else { continue }
+            do {
+                guard try UnverifiedConfiguration(parsing: bytes).isGenuine(repository.keys) else {
+                    throw FormatError("it was altered")
+                }
+            } catch {
+                damage(name, "\(error); its other copy is in use")
+            }
+        }
+        var copies: [String: [(name: String, bytes: [UInt8])]] = [:]
+        for info in try await repository.store.list("v1/keys/") {
+            guard let bytes = try await read(info.name, limit: KeySlot.sizeLimit) else { continue }
+            if (try? JSONDecoder().decode(KeySlot.self, from: Data(bytes))) == nil {
+                damage(info.name, "it is no key slot; its other copy may be")
+            }
+            copies[String(info.name.dropLast(2)), default: []].append((info.name, bytes))
+        }
+        for (slot, found) in copies.sorted(by: { $0.key < $1.key }) {
+            if found.count < 2 { damage(slot, "one of its two copies is missing") }
+            if found.count == 2, found[0].bytes != found[1].bytes { damage(slot, "its two copies differ") }
+        }
+        if copies.isEmpty { damage("v1/keys/", "no key slot is left: whoever forgets the keys in memory loses everything") }
+    }
+
+    /// Reads a small object that has to be there; reports instead of throwing
+    /// what is wrong with the object itself.
+    private func read(_ name: String, limit: Int) async throws -> [UInt8]? {
+        do {
+            return try await repository.store.get(name, .all, limit: limit).array
+        } catch let error as StoreError where error.kind == .notFound {
+            damage(name, "it is missing")
+        } catch let error as StoreError where error.kind == .tooLarge {
+            damage(name, "it is too large")
+        } catch let error as StoreError where error.kind == .failed {
+            damage(name, "it cannot be read: \(error.detail)")
+        }
+        return nil
+    }
+
+    // MARK: - Packs
+
+    private func listPacks() async throws {
+        for info in try await repository.store.list("v1/packs/") {
+            let parts = info.name.split(separator: "/")
+            guard parts.count == 4, let id = ObjectID(hex: parts[3]), FinishedPack.name(id) == info.name else {
+                notice(info.name, "it has no pack's name")
+                continue
+            }
+            sizes[id] = info.size
+            report.bytesStored += Int64(info.size)
+        }
+        report.packs = sizes.count
+    }
+
+    private func checkPacks() async throws {
+        var done = 0
+        for id in sizes.keys.sorted() {
+            try Task.checkCancellation()
+            do {
+                let pack = try await repository.reader.pack(id)
+                if readShare > 0 { try await readFrames(pack) }
+            } catch let error as BackupError where error.code == .damaged {
+                badPacks[id] = error.cause ?? error.message
+                damage(FinishedPack.name(id), error.cause ?? error.message)
+            } catch let error as StoreError where error.kind == .failed {
+                badPacks[id] = error.detail
+                damage(FinishedPack.name(id), "it cannot be read: \(error.detail)")
+            }
+            done += 1
+            progress(done, sizes.count)
+        }
+    }
+
+    private func readFrames(_ pack: PackReader.OpenPack) async throws {
+        let frames = pack.trailer.frames.indices.filter { _ in readShare >= 1 || Double.random(in: 0..<1) < readShare }
+        let reader = repository.reader
+        var next = frames[...]
+        var results = OrderedMap<Int, (Int, String?)>(
+            width: 4, on: repository.executor, from: { next.popFirst() },
+            transform: { number in
+                do {
+                    let bytes = try await reader.read(number..<number + 1, of: pack)
+                    let frame = try reader.open(number, of: pack, in: bytes, first: number)
+                    defer { reader.release(frame) }
+                    for (ordinal, range) in zip(frame.blocks, frame.ranges) {
+                        try reader.verify(ordinal, range, of: frame)
+                    }
+                    return (number, nil)
+                } catch let error as BackupError where error.code == .damaged {
+                    return (number, error.cause ?? error.message)
+                } catch let error as StoreError where error.kind == .failed {
+                    return (number, "it cannot be read: \(error.detail)")
+                }
+            })
+        while let (number, problem) = try await results.next() {
+            report.framesRead += 1
+            report.bytesRead += Int64(pack.trailer.frames[number].sealedLength)
+            guard let problem else { continue }
+            badFrames[pack.id, default: []].append((pack.trailer.frames[number].blocks, problem))
+            damage(FinishedPack.name(pack.id), problem)
+        }
+    }
+
+    // MARK: - Indexes
+
+    private func checkIndexes() async throws {
+        var indexed: Set<ObjectID> = []
+        for info in try await repository.store.list(IndexObject.prefix) {
+            guard let id = IndexObject.id(name: info.name) else {
+                notice(info.name, "it has no index's name")
+                continue
+            }
+            report.indexes += 1
+            guard let bytes = try await read(info.name, limit: IndexObject.sizeLimit) else { continue }
+            do {
+                for pack in try IndexObject(opening: bytes, repository.keys, id: id).packs {
+                    indexed.insert(pack.id)
+                    try await compare(pack, index: info.name)
+                }
+            } catch let error as FormatError {
+                damage(info.name, "\(error) (an index only repeats the packs: 'bgbackup repair' rebuilds it)")
+            }
+        }
+        for id in sizes.keys.sorted() where !indexed.contains(id) && badPacks[id] == nil {
+            notice(FinishedPack.name(id), "no index lists it: its blocks are stored again when they are met")
+        }
+    }
+
+    private func compare(_ pack: IndexObject.Pack, index: String) async throws {
+        let name = FinishedPack.name(pack.id)
+        guard let size = sizes[pack.id] else { return damage(name, "it is missing and listed in \(index)") }
+        guard badPacks[pack.id] == nil else { return }
+        let trailer = try await repository.reader.pack(pack.id).trailer
+        if size != pack.size || trailer.ids != pack.trailer.ids || trailer.lengths != pack.trailer.lengths {
+            damage(index, "it does not say what the trailer of \(name) says")
+        }
+    }
+
+    // MARK: - Snapshots
+
+    private func checkSnapshots() async throws {
+        for name in try await repository.snapshotNames() {
+            report.snapshots += 1
+            do {
+                let snapshot = try await repository.snapshot(name)
+                for case .stored(let pack, let first, let count) in snapshot.manifest.runs {
+                    use(pack, first: first, count: count, name, path: nil)
+                }
+                try await repository.forEachEntry(of: snapshot) { entry in
+                    guard case .file(_, let content) = entry.kind else { return }
+                    self.report.files += 1
+                    try await self.check(content, of: entry.path, name)
+                }
+            } catch let error as BackupError where error.code == .damaged {
+                damage(name.object, error.description, snapshot: name.id)
+            } catch let error as StoreError where error.kind == .failed {
+                damage(name.object, "it cannot be read: \(error.detail)", snapshot: name.id)
+            }
+        }
+    }
+
+    private func check(_ content: Content, of path: [UInt8], _ name: SnapshotName) async throws {
+        do {
+            var digest = FileDigest(content, repository)
+            if case .indirect(_, let parts) = content.layout {
+                for case .stored(let pack, let first, let count) in parts.runs { use(pack, first: first, count: count, name, path: path) }
+            }
+            try await repository.forEachPart(of: content) { part, firstBlock in
+                var block = firstBlock
+                for run in part.extents.runs {
+                    switch run {
+                    case .zero(let count): digest.addZero(count)
+                    case .stored(let pack, let first, let count):
+                        self.use(pack, first: first, count: count, name, path: path)
+                        try digest.add(try await self.repository.reader.pack(pack), first: first, count: count, at: block)
+                    }
+                    block += run.count
+                }
+            }
+            try digest.check()
+        } catch let error as BackupError where error.code == .damaged {
+            damage(name.object, error.description, snapshot: name.id, path: path)
+        }
+    }
+
+    /// Notes that a snapshot needs blocks, and what is known against them.
+    private func use(_ pack: ObjectID, first: Int, count: Int, _ name: SnapshotName, path: [UInt8]?) {
+        used.insert(pack)
+        for frame in badFrames[pack] ?? [] where frame.blocks.overlaps(first..<first + count) {
+            damage(FinishedPack.name(pack), frame.problem, snapshot: name.id, path: path)
+        }
+    }
+
+    // MARK: - Findings
+
+    private func damage(_ object: String, _ message: String, snapshot: ObjectID? = nil, path: [UInt8]? = nil) {
+        report.findings.append(
+            Finding(
+                severity: .damage, object: object, message: message, snapshot: snapshot.map { "\($0)" },
+                path: path.map { printable($0) }))
+    }
+
+    private func notice(_ object: String, _ message: String) {
+        report.findings.append(Finding(severity: .notice, object: object, message: message, snapshot: nil, path: nil))
+    }
+}

@@ -1,0 +1,63 @@
+import BackupBase
+import ObjectStorage
+
+extension Repository {
+    /// What a repair would do, or did.
+    public struct ReindexReport: Sendable {
+        /// Packs that no readable index listed.
+        public var packs = 0
+        /// Index objects that cannot be read.
+        public var damagedIndexes: [String] = []
+        /// Packs whose trailers cannot be read: they stay as they are.
+        public var damagedPacks: [String] = []
+        /// Index objects written.
+        public var written = 0
+    }
+
+    /// Lists in new index objects what no readable index lists, from the packs'
+    /// trailers. Writes new objects first and only then takes away index
+    /// objects that cannot be read; packs and snapshots are never touched.
+    public func reindex(dryRun: Bool) async throws -> ReindexReport {
+        var report = ReindexReport()
+        var listed: Set<ObjectID> = []
+        for info in try await store.list(IndexObject.prefix) {
+            guard let id = IndexObject.id(name: info.name) else { continue }
+            do {
+                let bytes = try await store.get(info.name, .all, limit: IndexObject.sizeLimit).array
+                for pack in try IndexObject(opening: bytes, keys, id: id).packs { listed.insert(pack.id) }
+            } catch is FormatError {
+                report.damagedIndexes.append(info.name)
+            } catch let error as StoreError where error.kind == .tooLarge {
+                report.damagedIndexes.append(info.name)
+            }
+        }
+        var object = IndexObject()
+        var blocks = 0
+        for info in try await store.list("v1/packs/") {
+            guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id) else { continue }
+            do {
+                let pack = try await reader.pack(id)
+                object.packs.append(IndexObject.Pack(id: id, size: pack.size, trailer: pack.trailer))
+                blocks += pack.trailer.ids.count
+                report.packs += 1
+            } catch let error as BackupError where error.code == .damaged {
+                report.damagedPacks.append(info.name)
+            }
+            if blocks >= 200_000 {
+                if !dryRun { try await put(object, &report) }
+                object = IndexObject()
+                blocks = 0
+            }
+        }
+        if !dryRun, !object.packs.isEmpty { try await put(object, &report) }
+        if !dryRun { for name in report.damagedIndexes { try await store.delete(name) } }
+        return report
+    }
+
+    private func put(_ object: IndexObject, _ report: inout ReindexReport) async throws {
+        let id = ObjectID.random(ambient)
+        try await store.put(
+            IndexObject.name(id), try object.sealed(keys, id: id, salt: ambient.random(32)), ifAbsent: true)
+        report.written += 1
+    }
+}

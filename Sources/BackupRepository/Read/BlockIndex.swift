@@ -1,0 +1,180 @@
+import BackupBase
+import CLinux
+import Glibc
+import ObjectStorage
+
+/// Which block is where: the repository's index objects as sorted runs.
+///
+/// A cache of what the index objects say, which only repeats the packs'
+/// trailers. Lost, it is built again; a run that covers an index object that
+/// the repository no longer lists is thrown away before anything is looked up.
+public final class BlockIndex {
+    private var runs: [IndexRun] = []
+    private let directory: String?
+    private let ambient: Ambient
+
+    /// Runs are merged into one when there are more.
+    private static let mostRuns = 8
+
+    /// - Parameter directory: where runs are kept; nil keeps them in memory.
+    init(directory: String?, ambient: Ambient) {
+        self.directory = directory.flatMap { Self.prepare($0) }
+        self.ambient = ambient
+    }
+
+    private static func prepare(_ directory: String) -> String? {
+        var path = ""
+        for part in directory.split(separator: "/") {
+            path += (path.isEmpty && !directory.hasPrefix("/") ? "" : "/") + part
+            if mkdir(path, 0o700) != 0, errno != EEXIST { return nil }
+        }
+        return directory
+    }
+
+    var recordCount: Int { runs.reduce(0) { $0 + $1.recordCount } }
+
+    func find(_ id: BlockID) -> Location? {
+        for run in runs {
+            if let location = run.find(id) { return location }
+        }
+        return nil
+    }
+
+    /// Brings the runs in line with the repository's index objects.
+    func load(_ store: any ObjectStore, _ keys: KeyRing) async throws {
+        let listed = Dictionary(
+            try await store.list(IndexObject.prefix).compactMap { info in
+                IndexObject.id(name: info.name).map { ($0, info.name) }
+            }, uniquingKeysWith: { first, _ in first })
+        openCached(listed: Set(listed.keys))
+        let covered = runs.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
+        var batch = Batch()
+        for (id, name) in listed.sorted(by: { $0.key < $1.key }) where !covered.contains(id) {
+            let bytes = try await store.get(name, .all, limit: IndexObject.sizeLimit).array
+            do {
+                batch.add(try IndexObject(opening: bytes, keys, id: id), id: id)
+            } catch let error as FormatError {
+                throw BackupError(
+                    .damaged, "index \(name) is damaged", hint: "Run 'bgbackup check'. Index objects only repeat the packs' trailers: deleted, they are rebuilt by 'bgbackup repair'.",
+                    cause: error)
+            }
+            if batch.records.count >= 500_000 { add(&batch) }
+        }
+        add(&batch)
+    }
+
+    /// Takes over the packs of an index object that was just written.
+    func add(_ object: IndexObject, id: ObjectID) {
+        var batch = Batch()
+        batch.add(object, id: id)
+        add(&batch)
+    }
+
+    private struct Batch {
+        var records: [IndexRun.Record] = []
+        var packs: [ObjectID] = []
+        var covers: Set<ObjectID> = []
+
+        mutating func add(_ object: IndexObject, id: ObjectID) {
+            covers.insert(id)
+            for pack in object.packs {
+                let number = UInt32(packs.count)
+                packs.append(pack.id)
+                for (ordinal, block) in pack.trailer.ids.enumerated() {
+                    records.append(IndexRun.Record(id: block, pack: number, ordinal: UInt32(ordinal)))
+                }
+            }
+        }
+    }
+
+    private func add(_ batch: inout Batch) {
+        guard !batch.covers.isEmpty else { return }
+        batch.records.sort { $0.id < $1.id }
+        var unique: [IndexRun.Record] = []
+        unique.reserveCapacity(batch.records.count)
+        for record in batch.records where unique.last?.id != record.id { unique.append(record) }
+        runs.append(
+            IndexRun(
+                sorted: unique, count: unique.count, packs: batch.packs, covers: batch.covers, path: newPath()))
+        batch = Batch()
+        if runs.count > Self.mostRuns { merge() }
+    }
+
+    private func newPath() -> String? { directory.map { "\($0)/\(ambient.random(8).hex).run" } }
+
+    private func openCached(listed: Set<ObjectID>) {
+        guard let directory, let handle = opendir(directory) else { return }
+        defer { closedir(handle) }
+        while let entry = readdir(handle) {
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) { raw in
+                String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            let path = "\(directory)/\(name)"
+            guard name.hasSuffix(".run") else {
+                if name.hasSuffix(".run.new") { removeIfOld(path) }
+                continue
+            }
+            if let run = IndexRun(path: path), run.covers.isSubset(of: listed) {
+                runs.append(run)
+            } else {
+                unlink(path)
+            }
+        }
+    }
+
+    /// Leftovers of a killed run; a young one may belong to a run beside us.
+    private func removeIfOld(_ path: String) {
+        var status = stat()
+        if lstat(path, &status) == 0, Int64(status.st_mtim.tv_sec) * 1_000_000_000 < ambient.now() - 3_600_000_000_000 {
+            unlink(path)
+        }
+    }
+
+    /// All runs into one, page by page, so that memory does not grow with them.
+    private func merge() {
+        var cursors: [IndexRun.Cursor] = []
+        var packs: [ObjectID] = []
+        for run in runs {
+            cursors.append(IndexRun.Cursor(run, packBase: UInt32(packs.count)))
+            packs += run.packs
+        }
+        let covers = runs.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
+        let records = MergedRecords(cursors)
+        let merged = IndexRun(
+            sorted: IteratorSequence(records), count: recordCount, packs: packs, covers: covers, path: newPath())
+        guard !records.isDamaged else {
+            // A run with a bad page goes on answering from its good ones.
+            if let path = merged.path { unlink(path) }
+            return
+        }
+        for run in runs { if let path = run.path { unlink(path) } }
+        runs = [merged]
+    }
+}
+
+/// The records of several runs in one ascending order, each id once.
+private final class MergedRecords: IteratorProtocol {
+    private var cursors: [IndexRun.Cursor]
+    private var last: BlockID?
+    var isDamaged: Bool { cursors.contains { $0.isDamaged } }
+
+    init(_ cursors: [IndexRun.Cursor]) { self.cursors = cursors }
+
+    func next() -> IndexRun.Record? {
+        while true {
+            var least: Int?
+            for index in cursors.indices {
+                guard let record = cursors[index].current else { continue }
+                if let found = least, cursors[found].current!.id <= record.id { continue }
+                least = index
+            }
+            guard let least else { return nil }
+            let record = cursors[least].current!
+            cursors[least].advance()
+            if record.id != last {
+                last = record.id
+                return record
+            }
+        }
+    }
+}

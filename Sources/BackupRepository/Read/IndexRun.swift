@@ -1,0 +1,332 @@
+import BackupBase
+import CLinux
+import Crypto
+import Glibc
+
+/// Block ids in ascending order with their locations: in pages of a file of the
+/// local cache, or in memory where there is no cache.
+///
+/// Only the head is resident: 8 bytes per page of 102 records, and a Bloom
+/// filter of 10 bits per record. A page is read when the filter says so, and
+/// checked, because a wrong page would silently lose a block. A damaged run
+/// costs time: its records count as unknown.
+final class IndexRun {
+    static let recordSize = 40
+    static let pageSize = 4096
+    static let recordsPerPage = 102
+    private static let magic = Array("BGBRUN01".utf8)
+
+    struct Record {
+        let id: BlockID
+        let pack: UInt32
+        let ordinal: UInt32
+    }
+
+    private enum Pages {
+        case memory([UInt8])
+        case file(Int32)
+    }
+
+    let recordCount: Int
+    let packs: [ObjectID]
+    /// Index objects whose content the run holds.
+    let covers: Set<ObjectID>
+    let path: String?
+    private let firstWords: [UInt64]
+    private let filter: [UInt64]
+    private let pages: Pages
+
+    deinit { if case .file(let descriptor) = pages { close(descriptor) } }
+
+    // MARK: - Finding
+
+    func find(_ id: BlockID) -> Location? {
+        guard recordCount > 0, Self.mayHold(filter, id) else { return nil }
+        // Ids of equal first words may begin on the page before.
+        var page = upperBound(of: id.words.0) - 1
+        while page >= 0 {
+            guard let bytes = self.page(page) else { return nil }
+            if let found = search(bytes, id, records: records(on: page)) { return found }
+            guard firstWords[page] == id.words.0 else { return nil }
+            page -= 1
+        }
+        return nil
+    }
+
+    private func records(on page: Int) -> Int {
+        min(Self.recordsPerPage, recordCount - page * Self.recordsPerPage)
+    }
+
+    private func upperBound(of word: UInt64) -> Int {
+        var low = 0
+        var high = firstWords.count
+        while low < high {
+            let middle = (low + high) / 2
+            if firstWords[middle] <= word { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private func search(_ bytes: [UInt8], _ id: BlockID, records: Int) -> Location? {
+        bytes.withUnsafeBytes { raw in
+            var low = 0
+            var high = records
+            while low < high {
+                let middle = (low + high) / 2
+                let record = Self.record(raw, middle)
+                if record.id == id { return location(record) }
+                if record.id < id { low = middle + 1 } else { high = middle }
+            }
+            return nil
+        }
+    }
+
+    private func location(_ record: Record) -> Location? {
+        guard Int(record.pack) < packs.count else { return nil }
+        return Location(pack: packs[Int(record.pack)], ordinal: Int(record.ordinal))
+    }
+
+    private static func record(_ raw: UnsafeRawBufferPointer, _ index: Int) -> Record {
+        let start = index * recordSize
+        return Record(
+            id: BlockID(raw: UnsafeRawBufferPointer(rebasing: raw[start..<start + 32])),
+            pack: raw.loadUnaligned(fromByteOffset: start + 32, as: UInt32.self),
+            ordinal: raw.loadUnaligned(fromByteOffset: start + 36, as: UInt32.self))
+    }
+
+    /// A checked page, or nil when it is damaged.
+    private func page(_ number: Int) -> [UInt8]? {
+        switch pages {
+        case .memory(let bytes):
+            return Array(bytes[number * Self.pageSize..<(number + 1) * Self.pageSize])
+        case .file(let descriptor):
+            let bytes = [UInt8](unsafeUninitializedCapacity: Self.pageSize) { buffer, count in
+                count = max(pread(descriptor, buffer.baseAddress, Self.pageSize, off_t(number * Self.pageSize)), 0)
+            }
+            guard bytes.count == Self.pageSize, Self.checksum(bytes[..<(Self.pageSize - 16)]) == Array(bytes.suffix(16))
+            else { return nil }
+            return bytes
+        }
+    }
+
+    /// Walks the records in order, a page in memory at a time.
+    struct Cursor {
+        private let run: IndexRun
+        private let packBase: UInt32
+        private var page: [UInt8] = []
+        private var number = -1
+        private var slot = 0
+        private(set) var current: Record?
+        private(set) var isDamaged = false
+
+        /// - Parameter packBase: added to each record's pack number.
+        init(_ run: IndexRun, packBase: UInt32) {
+            self.run = run
+            self.packBase = packBase
+            advance()
+        }
+
+        mutating func advance() {
+            if number < 0 || slot == run.records(on: number) {
+                number += 1
+                slot = 0
+                guard number < run.firstWords.count, let next = run.page(number) else {
+                    isDamaged = isDamaged || number < run.firstWords.count
+                    number = run.firstWords.count - 1
+                    slot = number < 0 ? 0 : run.records(on: number)
+                    current = nil
+                    return
+                }
+                page = next
+            }
+            let record = page.withUnsafeBytes { IndexRun.record($0, slot) }
+            current = Record(id: record.id, pack: packBase + record.pack, ordinal: record.ordinal)
+            slot += 1
+        }
+    }
+
+    // MARK: - Bloom filter
+
+    private static func bits(_ id: BlockID, _ size: UInt64) -> [UInt64] {
+        (0..<7).map { (id.words.1 &+ $0 &* (id.words.2 | 1)) % size }
+    }
+
+    private static func mayHold(_ filter: [UInt64], _ id: BlockID) -> Bool {
+        let size = UInt64(filter.count) * 64
+        var bit = id.words.1
+        for _ in 0..<7 {
+            let position = bit % size
+            if filter[Int(position >> 6)] & (1 << (position & 63)) == 0 { return false }
+            bit &+= id.words.2 | 1
+        }
+        return true
+    }
+
+    private static func filterWords(_ records: Int) -> Int { max(records * 10 / 64, 1) }
+
+    // MARK: - Making
+
+    /// Makes a run of records in ascending order, without duplicates. With a
+    /// `path`, writes it there; where that fails the run stays in memory.
+    init(sorted records: some Sequence<Record>, count: Int, packs: [ObjectID], covers: Set<ObjectID>, path: String?) {
+        var filter = [UInt64](repeating: 0, count: Self.filterWords(count))
+        var firstWords: [UInt64] = []
+        var written = 0
+        var page = [UInt8](repeating: 0, count: Self.pageSize)
+        let output = path.flatMap { RunFile(path: $0) }
+        var memory: [UInt8] = []
+        func endPage() {
+            page.replaceSubrange((Self.pageSize - 16)..., with: Self.checksum(page[..<(Self.pageSize - 16)]))
+            if let output { output.append(page) } else { memory += page }
+            page = [UInt8](repeating: 0, count: Self.pageSize)
+        }
+        for record in records {
+            let slot = written % Self.recordsPerPage
+            if slot == 0 { firstWords.append(record.id.words.0) }
+            page.withUnsafeMutableBytes { raw in
+                let start = raw.baseAddress! + slot * Self.recordSize
+                record.id.write(to: start)
+                start.storeBytes(of: record.pack, toByteOffset: 32, as: UInt32.self)
+                start.storeBytes(of: record.ordinal, toByteOffset: 36, as: UInt32.self)
+            }
+            for bit in Self.bits(record.id, UInt64(filter.count) * 64) { filter[Int(bit >> 6)] |= 1 << (bit & 63) }
+            written += 1
+            if slot == Self.recordsPerPage - 1 { endPage() }
+        }
+        if written % Self.recordsPerPage != 0 { endPage() }
+        recordCount = written
+        self.packs = packs
+        self.covers = covers
+        self.firstWords = firstWords
+        self.filter = filter
+        if let output, let descriptor = output.finish(head: Self.head(written, packs, covers, firstWords, filter)) {
+            pages = .file(descriptor)
+            self.path = path
+        } else if let output {
+            // The cache is full or gone: what was written is read back once.
+            pages = .memory(output.recover(pages: firstWords.count * Self.pageSize))
+            self.path = nil
+        } else {
+            pages = .memory(memory)
+            self.path = nil
+        }
+    }
+
+    private static func head(
+        _ records: Int, _ packs: [ObjectID], _ covers: Set<ObjectID>, _ firstWords: [UInt64], _ filter: [UInt64]
+    ) -> [UInt8] {
+        var writer = ByteWriter()
+        writer.varint(records)
+        writer.varint(packs.count)
+        for pack in packs { writer.id(pack) }
+        writer.varint(covers.count)
+        for id in covers.sorted() { writer.id(id) }
+        writer.varint(firstWords.count)
+        for word in firstWords { writer.u64(word) }
+        writer.varint(filter.count)
+        for word in filter { writer.u64(word) }
+        var footer = ByteWriter()
+        footer.u64(UInt64(writer.bytes.count))
+        footer.raw(SHA256.hash(data: writer.bytes))
+        footer.raw(magic)
+        return writer.bytes + footer.bytes
+    }
+
+    /// Opens a run of the cache; nil when it is damaged, unfinished or foreign.
+    init?(path: String) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        let size = lseek(descriptor, 0, SEEK_END)
+        func read(_ offset: Int, _ count: Int) -> [UInt8] {
+            [UInt8](unsafeUninitializedCapacity: count) { buffer, got in
+                got = max(pread(descriptor, buffer.baseAddress, count, off_t(offset)), 0)
+            }
+        }
+        guard size >= 48 else { close(descriptor); return nil }
+        let footer = read(Int(size) - 48, 48)
+        guard footer.count == 48, Array(footer.suffix(8)) == Self.magic else { close(descriptor); return nil }
+        var footerReader = ByteReader(footer)
+        guard let length = try? footerReader.u64(), length <= UInt64(size - 48) else { close(descriptor); return nil }
+        let head = read(Int(size) - 48 - Int(length), Int(length))
+        guard head.count == Int(length), Array(SHA256.hash(data: head)) == Array(footer[8..<40]),
+            let parsed = try? Self.parse(head)
+        else { close(descriptor); return nil }
+        (recordCount, packs, covers, firstWords, filter) = parsed
+        pages = .file(descriptor)
+        self.path = path
+    }
+
+    private static func parse(_ head: [UInt8]) throws -> (Int, [ObjectID], Set<ObjectID>, [UInt64], [UInt64]) {
+        var reader = ByteReader(head)
+        let records = try reader.varint()
+        let packs = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
+        let covers = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
+        let firstWords = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
+        let filter = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
+        guard !filter.isEmpty else { throw FormatError("no filter") }
+        return (records, packs, Set(covers), firstWords, filter)
+    }
+
+    private static func checksum(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
+        bytes.withUnsafeBytes { raw in
+            var hash = SHA256()
+            hash.update(bufferPointer: raw)
+            return Array(hash.finalize().prefix(16))
+        }
+    }
+}
+
+/// A run's file while it is written: below another name until it is whole.
+private final class RunFile {
+    private let path: String
+    private let descriptor: Int32
+    private var pending: [UInt8] = []
+    private var offset = 0
+    private var failed = false
+    private var overflow: [UInt8] = []
+
+    init?(path: String) {
+        self.path = path
+        descriptor = open(path + ".new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        if descriptor < 0 { return nil }
+    }
+
+    func append(_ bytes: [UInt8]) {
+        pending += bytes
+        if pending.count >= 1 << 20 { flush() }
+    }
+
+    private func flush() {
+        if !failed {
+            let written = pending.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, off_t(offset)) }
+            failed = written != pending.count
+            if !failed { offset += written }
+        }
+        if failed { overflow += pending }
+        pending = []
+    }
+
+    /// The open, complete file, or nil when the cache could not take it.
+    func finish(head: [UInt8]) -> Int32? {
+        flush()
+        let pages = offset
+        pending = head
+        flush()
+        // No fsync: a run that a power cut tears fails its checksum and is made anew.
+        guard !failed, rename(path + ".new", path) == 0 else {
+            offset = pages
+            return nil
+        }
+        return descriptor
+    }
+
+    /// The pages, after a failure.
+    func recover(pages: Int) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: offset)
+        let count = bytes.count
+        _ = bytes.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, count, 0) }
+        close(descriptor)
+        unlink(path + ".new")
+        return Array((bytes + overflow).prefix(pages))
+    }
+}

@@ -1,0 +1,227 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// Opens packs: trailers, frames, blocks. Nothing it hands out is unverified.
+public final class PackReader: Sendable {
+    private let store: any ObjectStore
+    private let keys: KeyRing
+    private let hasher: BlockHasher
+    let buffers: BufferPool
+    private let cache = Locked(Cache())
+
+    /// A pack whose trailer was read and authenticated.
+    public final class OpenPack: Sendable {
+        public let id: ObjectID
+        /// Bytes of the whole object.
+        let size: Int
+        let trailer: PackTrailer
+        /// Nil for a writer, who cannot open frames.
+        fileprivate let sealing: Sealing?
+
+        fileprivate init(id: ObjectID, size: Int, trailer: PackTrailer, sealing: Sealing?) {
+            self.id = id
+            self.size = size
+            self.trailer = trailer
+            self.sealing = sealing
+        }
+
+        var cost: Int { trailer.ids.count * 40 + trailer.frames.count * 48 + 1024 }
+    }
+
+    /// Trailers in memory: the most recently used ones, by bytes.
+    private struct Cache {
+        var packs: [ObjectID: (pack: OpenPack, used: Int)] = [:]
+        var frames: [(pack: ObjectID, frame: Int, bytes: AlignedBuffer)] = []
+        var clock = 0
+        var bytes = 0
+        static let limit = 48 << 20
+    }
+
+    init(store: any ObjectStore, keys: KeyRing) {
+        self.store = store
+        self.keys = keys
+        hasher = keys.blockHasher
+        buffers = BufferPool(size: PackLimits.frame, keep: 16)
+    }
+
+    // MARK: - Trailers
+
+    /// The pack's trailer. Throws `.damaged` and names the pack.
+    public func pack(_ id: ObjectID) async throws -> OpenPack {
+        if let pack = cached(id) { return pack }
+        let name = FinishedPack.name(id)
+        let pack = try await named(name) { try await self.load(id, name) }
+        remember(pack)
+        return pack
+    }
+
+    private func load(_ id: ObjectID, _ name: String) async throws -> OpenPack {
+        var tail = try await store.get(name, .last(64 << 10), limit: 64 << 10)
+        let size = tail.objectSize
+        guard size >= ObjectHeader.size + PackFooter.size, size <= PackLimits.pack else {
+            throw FormatError("\(size) bytes is no size of a pack")
+        }
+        let footer = try PackFooter(parsing: Array(tail.array.suffix(PackFooter.size)))
+        let needed = footer.trailerLength + PackFooter.size
+        guard needed + ObjectHeader.size <= size else { throw FormatError("its trailer is longer than the pack") }
+        if needed > tail.count { tail = try await store.get(name, .last(needed), limit: needed) }
+        guard tail.count >= needed else { throw FormatError("it is truncated") }
+        let sealed = Array(tail.array.suffix(needed).dropLast(PackFooter.size))
+        let plain = try sealed.withUnsafeBytes { try keys.trailerSealing(of: id).open($0, position: Sealing.trailer) }
+        let trailer = try PackTrailer(parsing: Array(plain)[...])
+        guard trailer.end + needed == size else { throw FormatError("its frames do not fill it") }
+        let head = try await store.get(name, .from(0, count: ObjectHeader.size), limit: ObjectHeader.size)
+        let header = try ObjectHeader(parsing: head.array, expecting: .pack, id)
+        return OpenPack(id: id, size: size, trailer: trailer, sealing: keys.canRead ? try keys.openObject(header) : nil)
+    }
+
+    private func cached(_ id: ObjectID) -> OpenPack? {
+        cache.withLock { cache in
+            guard let entry = cache.packs[id] else { return nil }
+            cache.clock += 1
+            cache.packs[id]?.used = cache.clock
+            return entry.pack
+        }
+    }
+
+    private func remember(_ pack: OpenPack) {
+        cache.withLock { cache in
+            cache.clock += 1
+            if cache.packs.updateValue((pack, cache.clock), forKey: pack.id) == nil { cache.bytes += pack.cost }
+            while cache.bytes > Cache.limit, cache.packs.count > 1,
+                let oldest = cache.packs.min(by: { $0.value.used < $1.value.used })
+            {
+                cache.packs[oldest.key] = nil
+                cache.bytes -= oldest.value.pack.cost
+            }
+        }
+    }
+
+    // MARK: - Frames
+
+    /// One frame's blocks, opened and inflated; each block is verified when it is taken.
+    public struct Frame: Sendable {
+        public let pack: OpenPack
+        public let number: Int
+        public let buffer: AlignedBuffer
+        /// Ordinals of its blocks.
+        public var blocks: Range<Int> { pack.trailer.frames[number].blocks }
+
+        /// Bytes of each block within the buffer, in order of `blocks`.
+        public var ranges: [Range<Int>] {
+            var end = 0
+            return blocks.map { ordinal in
+                defer { end += Int(pack.trailer.lengths[ordinal]) }
+                return end..<end + Int(pack.trailer.lengths[ordinal])
+            }
+        }
+    }
+
+    /// Reads consecutive frames of a pack with one request.
+    public func read(_ frames: Range<Int>, of pack: OpenPack) async throws -> ObjectBytes {
+        let name = FinishedPack.name(pack.id)
+        return try await named(name) {
+            let table = pack.trailer.frames
+            let start = table[frames.lowerBound].offset
+            let count = table[frames.upperBound - 1].extent.upperBound - start
+            let bytes = try await store.get(name, .from(start, count: count), limit: count)
+            guard bytes.count == count else { throw FormatError("it is truncated") }
+            return bytes
+        }
+    }
+
+    /// Opens one of the frames that `read` returned.
+    /// - Parameter first: the first frame of `bytes`.
+    public func open(_ number: Int, of pack: OpenPack, in bytes: ObjectBytes, first: Int) throws -> Frame {
+        let buffer = buffers.take()
+        do {
+            try open(number, of: pack, in: bytes, first: first, into: buffer)
+        } catch let error as FormatError {
+            buffers.give(buffer)
+            throw damaged(FinishedPack.name(pack.id), FormatError("frame \(number): \(error)"))
+        }
+        return Frame(pack: pack, number: number, buffer: buffer)
+    }
+
+    private func open(
+        _ number: Int, of pack: OpenPack, in bytes: ObjectBytes, first: Int, into buffer: AlignedBuffer
+    ) throws {
+        guard let sealing = pack.sealing else { throw KeyRing.writeOnly }
+        let frame = pack.trailer.frames[number]
+        let start = frame.offset - pack.trailer.frames[first].offset
+        try bytes.withBytes { raw in
+            let head = Array(raw[start..<start + FrameHeader.size])
+            let header = try FrameHeader(parsing: head)
+            guard header.ordinal == number, header.sealedLength == frame.sealedLength else {
+                throw FormatError("its header is not the trailer's")
+            }
+            let body = UnsafeRawBufferPointer(
+                rebasing: raw[start + FrameHeader.size..<start + FrameHeader.size + frame.sealedLength])
+            let payload = try sealing.open(body, position: UInt64(number), extra: head)
+            try FrameCoding.decode(payload, header.coding, length: frame.length, into: buffer, buffers: buffers)
+        }
+    }
+
+    /// Throws `.damaged` unless the block's bytes are those its id names.
+    public func verify(_ ordinal: Int, _ range: Range<Int>, of frame: Frame) throws {
+        let bytes = UnsafeRawBufferPointer(rebasing: frame.buffer.bytes[range])
+        guard hasher.id(of: bytes) == frame.pack.trailer.ids[ordinal] else {
+            throw damaged(
+                FinishedPack.name(frame.pack.id), FormatError("block \(ordinal) is not what its id names"))
+        }
+    }
+
+    public func release(_ frame: Frame) { buffers.give(frame.buffer) }
+
+    // MARK: - Single blocks
+
+    /// One block's bytes: for metadata, whose frames are used block after block.
+    func block(_ location: Location) async throws -> [UInt8] {
+        let pack = try await pack(location.pack)
+        guard let number = pack.trailer.frame(holding: location.ordinal) else {
+            throw damaged(FinishedPack.name(pack.id), FormatError("it has no block \(location.ordinal)"))
+        }
+        let frame: Frame
+        if let recent = recent(pack.id, number) {
+            frame = Frame(pack: pack, number: number, buffer: recent)
+        } else {
+            let bytes = try await read(number..<number + 1, of: pack)
+            frame = try open(number, of: pack, in: bytes, first: number)
+            remember(frame)
+        }
+        let range = frame.ranges[location.ordinal - frame.blocks.lowerBound]
+        try verify(location.ordinal, range, of: frame)
+        return Array(frame.buffer.bytes[range])
+    }
+
+    private func recent(_ pack: ObjectID, _ number: Int) -> AlignedBuffer? {
+        cache.withLock { $0.frames.first { $0.pack == pack && $0.frame == number }?.bytes }
+    }
+
+    private func remember(_ frame: Frame) {
+        cache.withLock { cache in
+            cache.frames.append((frame.pack.id, frame.number, frame.buffer))
+            if cache.frames.count > 8 { cache.frames.removeFirst() }
+        }
+    }
+
+    // MARK: - Errors
+
+    /// Turns what is wrong with an object's bytes into an error that names it.
+    private func named<Result>(_ name: String, _ body: () async throws -> Result) async throws -> Result {
+        do {
+            return try await body()
+        } catch let error as FormatError {
+            throw damaged(name, error)
+        } catch let error as StoreError where error.kind == .notFound {
+            throw BackupError(.damaged, "pack \(name) is missing", hint: Self.hint)
+        }
+    }
+
+    private func damaged(_ name: String, _ error: FormatError) -> BackupError {
+        BackupError(.damaged, "pack \(name) is damaged", hint: Self.hint, cause: error)
+    }
+
+    static let hint = "Run 'bgbackup check --read-data' to see which snapshots and paths it concerns."
+}

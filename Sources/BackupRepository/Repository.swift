@@ -1,0 +1,149 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// A repository that was opened with a key: snapshots, and the way in and out
+/// of its packs. Bytes in, bytes out; it knows nothing of volumes.
+public final class Repository: Sendable {
+    public let store: any ObjectStore
+    public let keys: KeyRing
+    public let configuration: Configuration
+    public let executor: BlockingExecutor
+    public let reader: PackReader
+    let ambient: Ambient
+
+    public var id: ObjectID { keys.repository }
+
+    init(
+        store: any ObjectStore, keys: KeyRing, configuration: Configuration, executor: BlockingExecutor, ambient: Ambient
+    ) {
+        self.store = store
+        self.keys = keys
+        self.configuration = configuration
+        self.executor = executor
+        self.ambient = ambient
+        reader = PackReader(store: store, keys: keys)
+    }
+
+    // MARK: - Writing
+
+    /// Runs `body` with a writer. When it returns, everything added is stored
+    /// and indexed; when it throws, nothing refers to what was stored.
+    /// - Parameters:
+    ///   - cache: directory for the block index, or nil to keep it in memory.
+    ///   - width: frames compressed at once.
+    public func withWriter<Result>(
+        cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
+    ) async throws -> Result {
+        let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
+        try await index.load(store, keys)
+        let writer = RepositoryWriter(repository: self, index: index, width: width)
+        do {
+            let result = try await body(writer)
+            try await writer.finish()
+            return result
+        } catch {
+            await writer.abandon()
+            throw error
+        }
+    }
+
+    /// Commits a snapshot: the last write of a backup, which makes it exist.
+    /// - Returns: its name, and the bytes stored.
+    public func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
+        let name = SnapshotName(sequence: record.sequence, id: .random(ambient))
+        let (header, sealing) = try keys.newObject(.snapshot, name.id)
+        let plain = try Snapshot.encode(record, manifest: manifest)
+        guard plain.count <= Snapshot.bodyLimit else { throw BackupError(.failed, "the snapshot has too many manifest chunks") }
+        let packed = [UInt8](unsafeUninitializedCapacity: Compressor.bound(plain.count)) { buffer, count in
+            count = plain.withUnsafeBytes { input in
+                Compressor.with { $0.compress(input, into: UnsafeMutableRawBufferPointer(buffer), .small) } ?? 0
+            }
+        }
+        let object = AlignedBuffer(copying: header.bytes + (try sealing.seal(packed, position: Sealing.body)))
+        try await store.put(name.object, object, ifAbsent: true)
+        return (name, object.count)
+    }
+
+    // MARK: - Snapshots
+
+    /// What the store lists, oldest first. Needs no private key.
+    public func snapshotNames() async throws -> [SnapshotName] {
+        try await store.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) }.sorted()
+    }
+
+    /// Throws `.writeOnlyKey` for a writer, `.damaged` for what is no snapshot.
+    public func snapshot(_ name: SnapshotName) async throws -> Snapshot {
+        guard keys.canRead else { throw KeyRing.writeOnly }
+        do {
+            let bytes = try await store.get(name.object, .all, limit: Snapshot.bodyLimit).array
+            let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+            let sealing = try keys.openObject(header)
+            let packed = try bytes[ObjectHeader.size...].withUnsafeBytes {
+                try sealing.open($0, position: Sealing.body)
+            }
+            let snapshot = try Snapshot(id: name.id, decoding: Decompression.inflate(packed, limit: Snapshot.bodyLimit))
+            guard snapshot.record.sequence == name.sequence else { throw FormatError("it carries another sequence") }
+            return snapshot
+        } catch let error as FormatError {
+            throw BackupError(
+                .damaged, "snapshot \(name.object) is damaged",
+                hint: "Other snapshots are not affected; see 'bgbackup snapshots'.", cause: error)
+        } catch let error as StoreError where error.kind == .notFound {
+            throw BackupError(.noSnapshot, "snapshot \(name.id) is gone")
+        } catch let error as StoreError where error.kind == .tooLarge {
+            throw BackupError(.damaged, "snapshot \(name.object) is damaged", cause: error)
+        }
+    }
+
+    /// Visits the manifest's entries in order, validated as a whole.
+    public func forEachEntry(of snapshot: Snapshot, _ body: (Entry) async throws -> Void) async throws {
+        var validator = ManifestValidator()
+        for run in snapshot.manifest.runs {
+            guard case .stored(let pack, let first, let count) = run else { continue }
+            for ordinal in first..<first + count {
+                let location = Location(pack: pack, ordinal: ordinal)
+                let bytes = try await reader.block(location)
+                var entries: [Entry] = []
+                do {
+                    try ManifestChunk.decode(bytes) { entry in
+                        try validator.accept(entry)
+                        entries.append(entry)
+                    }
+                } catch let error as FormatError {
+                    throw BackupError(
+                        .damaged, "the manifest of snapshot \(snapshot.id) is not valid (\(FinishedPack.name(pack)), block \(ordinal))",
+                        cause: error)
+                }
+                for entry in entries { try await body(entry) }
+            }
+        }
+    }
+
+    /// Visits a file's parts in order, each with the number of its first block.
+    public func forEachPart(of content: Content, _ body: (Content.Part, _ firstBlock: Int) async throws -> Void) async throws {
+        switch content.layout {
+        case .inline(let part): try await body(part, 0)
+        case .indirect(let perPart, let parts):
+            var first = 0
+            for run in parts.runs {
+                guard case .stored(let pack, let ordinal, let count) = run else { continue }
+                for number in ordinal..<ordinal + count {
+                    let location = Location(pack: pack, ordinal: number)
+                    let blocks = min(perPart, content.blockCount - first)
+                    let start = Int64(first) * Int64(content.blockSize)
+                    let size = min(Int64(perPart) * Int64(content.blockSize), content.size - start)
+                    let bytes = try await reader.block(location)
+                    let part: Content.Part
+                    do {
+                        part = try Content.Part(decoding: bytes, size: size, blocks: blocks)
+                    } catch let error as FormatError {
+                        throw BackupError(.damaged, "a file's block list is not valid (\(FinishedPack.name(pack)), block \(number))", cause: error)
+                    }
+                    try await body(part, first)
+                    first += blocks
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+import BackupBase
+import CZstd
+import FoundationEssentials
+
+/// A zstd compressor that is used again and again by one thread at a time.
+final class Compressor {
+    enum Level {
+        /// zstd's level 1: text, JSON, graph links.
+        case fast
+        /// Metadata, little of it.
+        case small
+        /// Huffman coding and no search for matches: all that byte planes of
+        /// floats have to give, at 2.4 GB/s (docs/architecture.md, "Compression").
+        case entropy
+    }
+
+    private let context: OpaquePointer
+
+    init() {
+        guard let context = ZSTD_createCCtx() else { fatalError("out of memory: no zstd context") }
+        self.context = context
+    }
+
+    deinit { ZSTD_freeCCtx(context) }
+
+    static func bound(_ count: Int) -> Int { ZSTD_compressBound(count) }
+
+    /// - Returns: bytes written to `output`, or nil when they do not fit.
+    func compress(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer, _ level: Level) -> Int? {
+        _ = bgb_zstd_reset(context)
+        switch level {
+        case .fast: _ = bgb_zstd_set_level(context, 1)
+        case .small: _ = bgb_zstd_set_level(context, 6)
+        case .entropy:
+            if ZSTD_isError(bgb_zstd_force_literals(context, 1)) != 0 {
+                _ = bgb_zstd_set_level(context, 1)
+            } else {
+                _ = bgb_zstd_set_level(context, -1000)
+            }
+        }
+        let written = ZSTD_compress2(
+            context, output.baseAddress, output.count, input.baseAddress, input.count)
+        return ZSTD_isError(written) != 0 ? nil : written
+    }
+
+    /// Compressors in rest, so that each task in flight has one of its own.
+    static func with<Result>(_ body: (Compressor) throws -> Result) rethrows -> Result {
+        let compressor = pool.withLock { $0.popLast() } ?? Compressor()
+        defer { pool.withLock { $0.append(compressor) } }
+        return try body(compressor)
+    }
+    private static let pool = Locked<[Compressor]>([])
+}
+
+enum Decompression {
+    /// Inflates one zstd frame of at most `limit` bytes.
+    static func inflate(_ input: Data, limit: Int) throws -> [UInt8] {
+        let size = input.withUnsafeBytes { ZSTD_getFrameContentSize($0.baseAddress, $0.count) }
+        guard size <= UInt64(limit) else { throw FormatError("a compressed piece is too large, or does not say how large") }
+        let result = try [UInt8](unsafeUninitializedCapacity: Int(size)) { buffer, count in
+            count = try inflate(input, into: UnsafeMutableRawBufferPointer(buffer))
+        }
+        guard result.count == Int(size) else { throw FormatError("a compressed piece is not as long as it says") }
+        return result
+    }
+
+    /// Inflates into `output`, which is the limit. Returns bytes written.
+    static func inflate(_ input: Data, into output: UnsafeMutableRawBufferPointer) throws -> Int {
+        try input.withUnsafeBytes { source in
+            let context = try Context.take()
+            defer { Context.give(context) }
+            let written = ZSTD_decompressDCtx(
+                context.pointer, output.baseAddress, output.count, source.baseAddress, source.count)
+            guard ZSTD_isError(written) == 0 else { throw FormatError("a compressed piece cannot be inflated") }
+            return written
+        }
+    }
+
+    private final class Context {
+        let pointer: OpaquePointer
+        init(_ pointer: OpaquePointer) { self.pointer = pointer }
+        deinit { ZSTD_freeDCtx(pointer) }
+
+        static func take() throws -> Context {
+            if let idle = pool.withLock({ $0.popLast() }) { return idle }
+            guard let pointer = ZSTD_createDCtx() else { throw FormatError("out of memory: no zstd context") }
+            // 8 MiB: no writer of ours needs more, and no reader should give more.
+            _ = bgb_zstd_limit_window(pointer, 23)
+            return Context(pointer)
+        }
+        static func give(_ context: Context) { pool.withLock { $0.append(context) } }
+        private static let pool = Locked<[Context]>([])
+    }
+}

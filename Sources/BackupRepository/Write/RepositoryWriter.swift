@@ -1,0 +1,243 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// Bytes of one stretch of a file, cut into blocks that have their ids.
+public struct HashedRegion: Sendable {
+    public struct Block: Sendable {
+        /// Bytes within the buffer.
+        public let range: Range<Int>
+        /// Nil when the block is all zero.
+        public let id: BlockID?
+
+        public init(range: Range<Int>, id: BlockID?) {
+            self.range = range
+            self.id = id
+        }
+    }
+
+    public let buffer: AlignedBuffer
+    public let blocks: [Block]
+
+    public init(buffer: AlignedBuffer, blocks: [Block]) {
+        self.buffer = buffer
+        self.blocks = blocks
+    }
+}
+
+/// Stores unknown blocks: region → frame → compress → seal → pack → put → index.
+///
+/// Lives only inside `Repository.withWriter`. Used by one task; compression and
+/// uploads run beside it, in order. A block's place is a *ticket* until its
+/// pack is known: blocks are packed in the order in which they are added, so
+/// the n-th new block is the (n − start)-th of the pack that starts before it.
+public final class RepositoryWriter {
+    /// Where a block is, or will be.
+    public enum Place: Sendable, Equatable {
+        case zero
+        case stored(Location)
+        case new(ticket: Int)
+    }
+
+    public private(set) var blocksNew = 0
+    /// Bytes of plaintext that no pack held before.
+    public private(set) var bytesNew: Int64 = 0
+    /// Bytes put into the store.
+    public private(set) var bytesStored: Int64 = 0
+
+    let repository: Repository
+    let index: BlockIndex
+    /// Buffers for regions and frames, of one frame and what compression may add.
+    public let buffers: BufferPool
+    private let packBuffers: BufferPool
+    private var frame: OpenFrame?
+    private var coding: OrderedTasks<CodedFrame>
+    private var pack: PackBuilder?
+    private var puts: OrderedTasks<FinishedPack>
+    private var cohort: Cohort?
+    private var starts: [(ticket: Int, pack: ObjectID)] = []
+    private var nextTicket = 0
+    private var packedTickets = 0
+    private var tickets: [BlockID: Int] = [:]
+    private var unindexed: [IndexObject.Pack] = []
+    private var unindexedBlocks = 0
+
+    /// Index objects are written at the latest after so many packs or blocks,
+    /// so that an interrupted first backup finds what it stored.
+    private static let indexEvery = (packs: 16, blocks: 200_000)
+
+    private struct OpenFrame {
+        var buffer: AlignedBuffer
+        var blocks: [(id: BlockID, length: Int)] = []
+    }
+
+    init(repository: Repository, index: BlockIndex, width: Int) {
+        self.repository = repository
+        self.index = index
+        let executor = repository.executor
+        buffers = BufferPool(size: PackLimits.frame + (PackLimits.frame >> 7) + 4096, keep: 3 * width)
+        packBuffers = BufferPool(size: PackBuilder.bufferSize, keep: 1 + repository.store.parallelPuts)
+        coding = OrderedTasks(width: width, on: executor)
+        puts = OrderedTasks(width: repository.store.parallelPuts, on: executor)
+    }
+
+    /// Finds or stores each block of the region; takes the buffer over.
+    public func add(_ region: HashedRegion, cohort: Cohort) async throws -> [Place] {
+        if cohort != self.cohort {
+            try await endPack()
+            self.cohort = cohort
+        }
+        var places: [Place] = []
+        places.reserveCapacity(region.blocks.count)
+        var new: [HashedRegion.Block] = []
+        for block in region.blocks {
+            guard let id = block.id else {
+                places.append(.zero)
+                continue
+            }
+            if let ticket = tickets[id] {
+                places.append(.new(ticket: ticket))
+            } else if let location = index.find(id) {
+                places.append(.stored(location))
+            } else {
+                tickets[id] = nextTicket
+                places.append(.new(ticket: nextTicket))
+                nextTicket += 1
+                new.append(block)
+            }
+        }
+        try await store(new, from: region.buffer)
+        return places
+    }
+
+    /// The location behind a ticket. Valid once `settleTickets` or `finish` has returned.
+    public func location(ofTicket ticket: Int) -> Location {
+        var low = 0
+        var high = starts.count
+        while low < high {
+            let middle = (low + high) / 2
+            if starts[middle].ticket <= ticket { low = middle + 1 } else { high = middle }
+        }
+        let start = starts[low - 1]
+        return Location(pack: start.pack, ordinal: ticket - start.ticket)
+    }
+
+    /// Packs what was added so far: every ticket then has a location.
+    public func settleTickets() async throws { try await endPack() }
+
+    /// Brings everything that was added into the store, and the index after it.
+    public func finish() async throws {
+        try await endPack()
+        while try await completePut() {}
+        try await writeIndex()
+    }
+
+    func abandon() async {
+        await coding.abandon()
+        await puts.abandon()
+    }
+
+    // MARK: - Frames
+
+    private func store(_ blocks: [HashedRegion.Block], from buffer: AlignedBuffer) async throws {
+        guard let first = blocks.first, let last = blocks.last else { return buffers.give(buffer) }
+        let total = blocks.reduce(0) { $0 + $1.range.count }
+        blocksNew += blocks.count
+        bytesNew += Int64(total)
+        // A region that is all new becomes the frame itself, without a copy.
+        let contiguous = first.range.lowerBound == 0 && last.range.upperBound == total
+        if contiguous, total > PackLimits.frame / 2 || frame == nil && total == PackLimits.frame {
+            try await endFrame()
+            buffer.count = total
+            frame = OpenFrame(buffer: buffer, blocks: blocks.map { ($0.id!, $0.range.count) })
+            return
+        }
+        for block in blocks { try await append(block, from: buffer) }
+        buffers.give(buffer)
+    }
+
+    private func append(_ block: HashedRegion.Block, from buffer: AlignedBuffer) async throws {
+        if let open = frame, open.buffer.count + block.range.count > PackLimits.frame { try await endFrame() }
+        var open = frame ?? OpenFrame(buffer: buffers.take())
+        frame = nil
+        (open.buffer.pointer + open.buffer.count)
+            .copyMemory(from: buffer.pointer + block.range.lowerBound, byteCount: block.range.count)
+        open.buffer.count += block.range.count
+        open.blocks.append((block.id!, block.range.count))
+        frame = open
+    }
+
+    private func endFrame() async throws {
+        guard let frame, let cohort else { return }
+        self.frame = nil
+        if coding.isFull { try await takeCoded() }
+        let buffers = buffers
+        coding.add {
+            defer { buffers.give(frame.buffer) }
+            let (coding, payload) = FrameCoding.encode(frame.buffer.bytes, cohort: cohort, buffers: buffers)
+            return CodedFrame(coding: coding, payload: payload, blocks: frame.blocks)
+        }
+    }
+
+    @discardableResult
+    private func takeCoded() async throws -> Bool {
+        guard let coded = try await coding.next() else { return false }
+        if pack == nil {
+            let id = ObjectID.random(repository.ambient)
+            pack = try PackBuilder(keys: repository.keys, cohort: cohort!, id: id, buffer: packBuffers.take())
+            starts.append((packedTickets, id))
+        }
+        try pack!.add(coded)
+        packedTickets += coded.blocks.count
+        buffers.give(coded.payload)
+        if pack!.isFull { try await putPack() }
+        return true
+    }
+
+    // MARK: - Packs
+
+    private func endPack() async throws {
+        try await endFrame()
+        while try await takeCoded() {}
+        if pack != nil { try await putPack() }
+    }
+
+    private func putPack() async throws {
+        guard let finished = try pack?.finish() else { return }
+        pack = nil
+        if puts.isFull { try await completePut() }
+        let store = repository.store
+        puts.add {
+            try await store.put(FinishedPack.name(finished.id), finished.buffer, ifAbsent: true)
+            return finished
+        }
+    }
+
+    @discardableResult
+    private func completePut() async throws -> Bool {
+        guard let done = try await puts.next() else { return false }
+        bytesStored += Int64(done.size)
+        unindexed.append(IndexObject.Pack(id: done.id, size: done.size, trailer: done.trailer))
+        unindexedBlocks += done.trailer.ids.count
+        packBuffers.give(done.buffer)
+        if unindexed.count >= Self.indexEvery.packs || unindexedBlocks >= Self.indexEvery.blocks {
+            try await writeIndex()
+        }
+        return true
+    }
+
+    private func writeIndex() async throws {
+        guard !unindexed.isEmpty else { return }
+        var object = IndexObject()
+        object.packs = unindexed
+        let id = ObjectID.random(repository.ambient)
+        let sealed = try object.sealed(repository.keys, id: id, salt: repository.ambient.random(32))
+        try await repository.store.put(IndexObject.name(id), sealed, ifAbsent: true)
+        bytesStored += Int64(sealed.count)
+        index.add(object, id: id)
+        // The index answers for these now; tickets stay only for what is under way.
+        for pack in unindexed { for block in pack.trailer.ids { tickets[block] = nil } }
+        unindexed = []
+        unindexedBlocks = 0
+    }
+}

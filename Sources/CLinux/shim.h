@@ -1,0 +1,92 @@
+#ifndef BGBACKUP_CLINUX_SHIM_H
+#define BGBACKUP_CLINUX_SHIM_H
+/* Linux calls and constants that the Glibc module does not carry, because they
+   are behind _GNU_SOURCE, have no wrapper in glibc 2.36, or are macros.
+   _GNU_SOURCE itself must not be defined here: structures would then differ
+   from the Glibc module's, which the compiler refuses. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdint.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define BGB_O_DIRECT 040000
+#define BGB_O_NOATIME 01000000
+#define BGB_O_PATH 010000000
+#define BGB_O_TMPFILE 020200000
+#define BGB_SEEK_DATA 3
+#define BGB_SEEK_HOLE 4
+#define BGB_SYNC_WAIT_WRITE_WAIT 7
+#define BGB_UTIME_OMIT 1073741822L /* this time stays */
+
+static inline int bgb_openat2(int dirfd, const char *path, int flags, unsigned mode, uint64_t resolve) {
+    struct open_how how = {.flags = (uint64_t)(unsigned)flags, .mode = mode, .resolve = resolve};
+    return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+}
+/* Stay beneath the directory, follow no link of any kind, cross into nothing
+   magic: what a hostile tree could use to lead a path elsewhere. */
+static inline uint64_t bgb_resolve_beneath(void) {
+    return RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+}
+static inline int bgb_sync_file_range(int fd) {
+    return (int)syscall(SYS_sync_file_range, fd, (off_t)0, (off_t)0, BGB_SYNC_WAIT_WRITE_WAIT);
+}
+static inline int bgb_syncfs(int fd) { return (int)syscall(SYS_syncfs, fd); }
+static inline int bgb_punch_hole(int fd, off_t offset, off_t length) {
+    return (int)syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+static inline int bgb_renameat_noreplace(int olddir, const char *old, int newdir, const char *new_) {
+    return (int)syscall(SYS_renameat2, olddir, old, newdir, new_, 1u /* RENAME_NOREPLACE */);
+}
+/* Size in bytes of a block device. */
+static inline int bgb_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
+static inline int bgb_flock(int fd, int operation) { return flock(fd, operation); }
+/* SCHED_IDLE (5) for the calling thread. */
+static inline int bgb_sched_idle(void) {
+    struct sched_param none = {0};
+    return sched_setscheduler(0, 5, &none);
+}
+/* Idle I/O class, best effort within it: ioprio_set(WHO_PROCESS, this thread). */
+static inline int bgb_ioprio_idle(void) { return (int)syscall(SYS_ioprio_set, 1, 0, 3 << 13); }
+/* What VolumeIO asks of one open file. `flags` as in sync_file_range(2). */
+static inline int bgb_sync_range(int fd, off_t offset, off_t length, unsigned flags) {
+    return (int)syscall(SYS_sync_file_range, fd, offset, length, flags);
+}
+/* Reads only what the page cache holds already (RWF_NOWAIT). */
+static inline ssize_t bgb_read_cached(int fd, void *memory, size_t count, off_t offset) {
+    struct iovec part = {.iov_base = memory, .iov_len = count};
+    return syscall(SYS_preadv2, fd, &part, 1, offset, (off_t)0, 8 /* RWF_NOWAIT */);
+}
+static inline int bgb_preallocate(int fd, off_t offset, off_t length) {
+    return (int)syscall(SYS_fallocate, fd, FALLOC_FL_KEEP_SIZE, offset, length);
+}
+/* The file offset alignment that direct I/O needs (STATX_DIOALIGN, Linux 6.1);
+   0 where direct I/O falls back to the page cache, -1 where nobody knows. By
+   offset, because the headers of Debian 12's glibc lack the fields. */
+static inline int64_t bgb_direct_alignment(int fd) {
+    uint32_t words[64] = {0};
+    if (syscall(SYS_statx, fd, "", 0x1000 /* AT_EMPTY_PATH */, 0x2000 /* STATX_DIOALIGN */, words) != 0) return -1;
+    return words[0] & 0x2000 ? (int64_t)words[39] : -1;
+}
+static inline ssize_t bgb_getdents(int fd, void *memory, size_t count) {
+    return syscall(SYS_getdents64, fd, memory, count);
+}
+static inline ssize_t bgb_list_attributes(int fd, char *names, size_t count) { return flistxattr(fd, names, count); }
+static inline ssize_t bgb_get_attribute(int fd, const char *name, void *value, size_t count) {
+    return fgetxattr(fd, name, value, count);
+}
+static inline int bgb_set_attribute(int fd, const char *name, const void *value, size_t count) {
+    return fsetxattr(fd, name, value, count, 0);
+}
+static inline int bgb_remove_attribute(int fd, const char *name) { return fremovexattr(fd, name); }
+#endif

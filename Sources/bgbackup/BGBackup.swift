@@ -1,0 +1,109 @@
+import ArgumentParser
+import BackupBase
+import BackupEngine
+import Glibc
+
+struct BGBackup: AsyncParsableCommand {
+    static let version = "0.1.0"
+    static let agent = "bgbackup \(version)"
+
+    static let configuration = CommandConfiguration(
+        commandName: "bgbackup",
+        abstract: "Incremental, encrypted, volume-level backup and restore for Qdrant.",
+        discussion: """
+            Start with 'bgbackup init', then 'bgbackup backup PATH'; 'bgbackup restore latest --target DIR' brings it \
+            back. The repository comes from --repository or BGBACKUP_REPOSITORY, the password from --password-file, \
+            BGBACKUP_PASSWORD_FILE, BGBACKUP_PASSWORD_COMMAND or the credential bgbackup.password.
+
+            Exit status: 0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, \
+            15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.
+            """,
+        version: version,
+        subcommands: [
+            InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
+            DiffCommand.self, RestoreCommand.self, DumpCommand.self, CheckCommand.self, RepairCommand.self,
+            KeyCommand.self, CompletionsCommand.self, ManCommand.self,
+        ])
+}
+
+/// Runs the command as one task that SIGINT and SIGTERM cancel, and turns every
+/// error into a message and the exit status of CLI.md.
+@main
+enum Main {
+    static func main() async {
+        signal(SIGPIPE, SIG_IGN)
+        let signals = SignalWatch()
+        do {
+            try await signals.run(try BGBackup.parseAsRoot())
+        } catch {
+            finish(error, signals)
+        }
+    }
+
+    private static func finish(_ error: any Error, _ signals: SignalWatch) -> Never {
+        if let number = signals.received { 
+            Terminal.note("bgbackup: ended by signal \(number); nothing that was committed is lost")
+            exit(128 + number)
+        }
+        switch error {
+        case let status as ExitCode: exit(status.rawValue)
+        default:
+            guard let failure = ErrorMapping.backupError(error) else { BGBackup.exit(withError: error) }
+            Output.report(failure)
+            exit(failure.code.exitStatus)
+        }
+    }
+}
+
+/// Waits for SIGINT and SIGTERM on a thread of its own. The first cancels the
+/// command, which then starts no new write; the second ends the process.
+final class SignalWatch: Sendable {
+    private let state = Locked<(task: Task<Void, any Error>?, received: Int32?)>((nil, nil))
+
+    var received: Int32? { state.withLock { $0.received } }
+
+    init() {
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGINT)
+        sigaddset(&set, SIGTERM)
+        // Threads made later inherit the mask: only the watcher takes them.
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+        let argument = Unmanaged.passRetained(self).toOpaque()
+        var thread = pthread_t()
+        pthread_create(&thread, nil, { argument in
+            Unmanaged<SignalWatch>.fromOpaque(argument!).takeRetainedValue().wait()
+        }, argument)
+    }
+
+    private func wait() -> Never {
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGINT)
+        sigaddset(&set, SIGTERM)
+        while true {
+            var number: Int32 = 0
+            guard sigwait(&set, &number) == 0 else { continue }
+            let (again, task) = state.withLock { state in
+                defer { state.received = number }
+                return (state.received != nil, state.task)
+            }
+            if again || task == nil { _exit(128 + number) }
+            task?.cancel()
+        }
+    }
+
+    /// Runs the command on the blocking executor: it waits in system calls.
+    func run(_ command: sending any ParsableCommand) async throws {
+        let task = Task(executorPreference: Session.executor) {
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                var command = command
+                try command.run()
+            }
+        }
+        state.withLock { $0.task = task }
+        try await task.value
+    }
+}

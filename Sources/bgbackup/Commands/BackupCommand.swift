@@ -1,0 +1,110 @@
+import ArgumentParser
+import BackupBase
+import BackupEngine
+import BackupRepository
+
+struct BackupCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "backup", abstract: "Make one snapshot of one volume.",
+        discussion: """
+            PATH is a Qdrant storage directory, a block device or a raw image. Files whose stat did not change since \
+            the node's last backup are not read; of the others only blocks the repository does not hold are stored.
+
+            A snapshot of a directory that is written to meanwhile is labelled 'fuzzy'. Exit status 3 says that some \
+            file could not be read or changed while it was read; the snapshot names it.
+            """)
+
+    enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, none }
+
+    @OptionGroup var global: GlobalOptions
+    @OptionGroup var dry: DryRunOption
+
+    @Argument(help: "Storage directory, block device or raw image.")
+    var path: String
+
+    @Option(help: "Name of this node (default: the host's).")
+    var node: String?
+
+    @Option(help: "How to take the volume at one moment; this version copies it as it is.")
+    var capture = Capture.auto
+
+    @Option(name: .customLong("tag"), help: ArgumentHelp("Label for the snapshot; may be given again.", valueName: "tag"))
+    var tags: [String] = []
+
+    @Option(help: "Name of the backup set that the snapshot belongs to.")
+    var set: String?
+
+    @Flag(help: "Read every file, whatever its stat says.")
+    var rescan = false
+
+    @Option(help: ArgumentHelp("Writer key file, instead of a password (or BGBACKUP_WRITER_KEY_FILE).", valueName: "file"))
+    var writerKey: String?
+
+    struct Summary: Encodable {
+        let message_type = "summary"
+        let schema = 1
+        let snapshot_id: String?
+        let parent: String?
+        let capture: String
+        let consistency: String
+        let files_new: Int
+        let files_changed: Int
+        let files_unmodified: Int
+        let files_excluded: Int
+        let bytes_total: Int64
+        let bytes_read: Int64
+        let bytes_new: Int64
+        let bytes_stored: Int64
+        let duration_seconds: Double
+        let capture_seconds: Double
+        let dry_run: Bool
+        let problems: [String]
+    }
+
+    mutating func run() async throws {
+        let session = Session(options: global)
+        let repository = try await session.openForBackup(writerKeyFile: writerKey)
+        var options = BackupOptions(path: absolute(path), node: node ?? Session.hostName, agent: BGBackup.agent)
+        options.tags = tags
+        options.set = set
+        options.rescan = rescan
+        options.dryRun = dry.dryRun
+        options.stateDirectory = session.stateDirectory
+        options.cacheDirectory = session.cacheDirectory
+        let board = ProgressBoard()
+        let line = ProgressLine(board, global)
+        defer { line.stop() }
+        let report = try await BackupRun(repository: repository, options: options, board: board).run()
+        line.stop()
+        try show(report)
+        if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
+    }
+
+    private func show(_ report: BackupReport) throws {
+        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
+        if report.problems.count > 20, !global.verbose {
+            Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them, so does 'bgbackup show'")
+        }
+        if global.json {
+            return try Output.document(
+                Summary(
+                    snapshot_id: report.snapshot.map { "\($0.id)" }, parent: report.parent.map { "\($0)" },
+                    capture: report.capture, consistency: report.consistency.rawValue, files_new: report.filesNew,
+                    files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
+                    files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
+                    bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
+                    duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
+                    dry_run: dry.dryRun, problems: report.problems), lines: true)
+        }
+        guard !global.quiet else { return }
+        let files = "\(report.filesNew) new, \(report.filesChanged) changed, \(report.filesUnmodified) unmodified"
+        if dry.dryRun {
+            Output.line("would read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)) (files: \(files))")
+            return
+        }
+        Output.line("snapshot \(report.snapshot.map { "\($0.id)".prefix(8) } ?? "-")  \(report.consistency.rawValue), \(files)")
+        Output.line(
+            "read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesNew)) new, \(formatBytes(report.bytesStored)) stored in \(formatDuration(report.duration))"
+        )
+    }
+}

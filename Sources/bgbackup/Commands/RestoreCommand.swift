@@ -1,0 +1,116 @@
+import ArgumentParser
+import BackupBase
+import BackupEngine
+import BackupRepository
+import Glibc
+
+struct RestoreCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "restore", abstract: "Restore a snapshot onto an empty volume.",
+        discussion: """
+            The root's content goes into the target itself, which is made where it is missing and refused where it \
+            holds anything (exit status 15). Everything is verified on the way. Until all is on the disk the target \
+            holds the file .bgbackup-incomplete; a restore that was cut off goes on with --resume.
+
+            A snapshot of a device or image goes onto a device or image file of at least its size.
+            """)
+
+    @OptionGroup var global: GlobalOptions
+    @OptionGroup var dry: DryRunOption
+    @Argument(help: "Snapshot: id, prefix, latest or latest@NODE.") var snapshot: String
+    @Option(help: ArgumentHelp("Directory, block device or image file to restore onto.", valueName: "path")) var target: String
+    @Option(
+        name: .customLong("include"),
+        help: ArgumentHelp("Only this path and what is below it; may be given again.", valueName: "path"))
+    var include: [String] = []
+    @Flag(help: "Go on with a restore that was cut off.") var resume = false
+    @Flag(help: "Overwrite a device or image that holds data.") var force = false
+    @Option(help: ArgumentHelp("Owner of everything, instead of the stored numbers.", valueName: "user:group")) var owner: String?
+
+    struct Summary: Encodable {
+        let message_type = "summary"
+        let schema = 1
+        let snapshot_id: String
+        let files: Int
+        let directories: Int
+        let bytes_total: Int64
+        let bytes_written: Int64
+        let bytes_kept: Int64
+        let bytes_fetched: Int64
+        let duration_seconds: Double
+        let dry_run: Bool
+        let problems: [String]
+    }
+
+    mutating func run() async throws {
+        let repository = try await Session(options: global).open()
+        let found = try await repository.select(snapshot)
+        var options = RestoreOptions(target: absolute(target))
+        options.include = include.map { Array(relativePath($0).utf8) }
+        options.resume = resume
+        options.force = force
+        options.dryRun = dry.dryRun
+        options.owner = try owner.map { try Self.parseOwner($0) }
+        let board = ProgressBoard()
+        let line = ProgressLine(board, global)
+        defer { line.stop() }
+        let report = try await RestoreRun(repository: repository, options: options, board: board).run(found)
+        line.stop()
+        if !found.record.complete, !global.quiet {
+            Terminal.note("bgbackup: this snapshot is incomplete: some files could not be read when it was made; see 'bgbackup show'")
+        }
+        try show(report)
+        if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
+    }
+
+    private func show(_ report: RestoreReport) throws {
+        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
+        if report.problems.count > 20, !global.verbose {
+            Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them")
+        }
+        if global.json {
+            return try Output.document(
+                Summary(
+                    snapshot_id: "\(report.snapshot)", files: report.files, directories: report.directories,
+                    bytes_total: report.bytesTotal, bytes_written: report.bytesWritten, bytes_kept: report.bytesKept,
+                    bytes_fetched: report.bytesFetched, duration_seconds: rounded(report.duration),
+                    dry_run: dry.dryRun, problems: report.problems), lines: true)
+        }
+        guard !global.quiet else { return }
+        let what = "\(report.files) files, \(report.directories) directories, \(formatBytes(report.bytesTotal))"
+        if dry.dryRun { return Output.line("would restore \(what) of snapshot \("\(report.snapshot)".prefix(8)) onto \(target)") }
+        let kept = report.bytesKept > 0 ? ", \(formatBytes(report.bytesKept)) were there already" : ""
+        Output.line("restored snapshot \("\(report.snapshot)".prefix(8)) onto \(target): \(what)")
+        Output.line("every block verified; \(formatBytes(report.bytesWritten)) written\(kept) in \(formatDuration(report.duration))")
+    }
+
+    private static func parseOwner(_ text: String) throws -> (user: UInt32, group: UInt32) {
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count == 2,
+            let user = UInt32(parts[0]) ?? getpwnam(parts[0])?.pointee.pw_uid,
+            let group = UInt32(parts[1]) ?? getgrnam(parts[1])?.pointee.gr_gid
+        else {
+            throw BackupError(
+                .usage, "'\(text)' names no user and group of this machine", hint: "Give USER:GROUP, by name or number.")
+        }
+        return (user, group)
+    }
+}
+
+struct DumpCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "dump", abstract: "Write one file of a snapshot to standard output.")
+
+    @OptionGroup var global: GlobalOptions
+    @Argument(help: "Snapshot: id, prefix, latest or latest@NODE.") var snapshot: String
+    @Argument(help: "Path of the file, relative to the volume's root.") var path: String
+
+    mutating func run() async throws {
+        let repository = try await Session(options: global).open()
+        let found = try await repository.select(snapshot)
+        let entry = try await repository.entry(Array(relativePath(path).utf8), of: found)
+        guard case .file(_, let content) = entry.kind else {
+            throw BackupError(.noSuchPath, "\(path) is no file in snapshot \(found.id)", hint: "See 'bgbackup ls'.")
+        }
+        try await repository.read(content) { try Output.bytes($0) }
+    }
+}

@@ -1,0 +1,174 @@
+import BackupBase
+import BackupEngine
+import BackupRepository
+import CLinux
+import FoundationEssentials
+import Glibc
+import ObjectStorage
+import Subprocess
+import SystemPackage
+
+/// Finds the repository and the secret that the options and the environment name.
+struct Session {
+    let options: GlobalOptions
+
+    /// The commands' own threads and those of reading, compressing, writing: a
+    /// few more than cores, because some of them wait for the disk.
+    static let executor = BlockingExecutor(threads: 10)
+
+    func store() throws -> any ObjectStore {
+        guard let url = options.repository ?? environment("BGBACKUP_REPOSITORY") else {
+            throw BackupError(
+                .usage, "no repository is named", hint: "Give --repository, or set BGBACKUP_REPOSITORY.")
+        }
+        if url.hasPrefix("s3://") {
+            throw BackupError(
+                .usage, "this version keeps repositories in directories, not in \(url)",
+                hint: "Give a path, for example of a mounted volume.")
+        }
+        let path = url.hasPrefix("file://") ? String(url.dropFirst("file://".count)) : url
+        guard path.hasPrefix("/") || !url.hasPrefix("file://"), !path.isEmpty else {
+            throw BackupError(.usage, "'\(url)' is no repository", hint: "Give a path, or file:///path.")
+        }
+        return LocalStore(path: path)
+    }
+
+    func create(password: [UInt8], label: String) async throws -> Repository {
+        let store = try store()
+        if mkdir(store.location, 0o700) != 0, errno != EEXIST {
+            throw BackupError(
+                .storeFailed, "cannot make the repository's directory \(store.location): \(String(cString: strerror(errno)))",
+                hint: "Its parent directory must exist.")
+        }
+        return try await Repository.create(
+            store: store, password: password, label: label, probe: try await StoreProbe.run(store), executor: Self.executor)
+    }
+
+    /// Opens for reading, with the password.
+    func open() async throws -> Repository {
+        if let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword {
+            // A node that only holds the writer key gets told so, not asked for a password.
+            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor)
+        }
+        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor)
+    }
+
+    /// Opens for a backup, with the writer key where there is one.
+    func openForBackup(writerKeyFile: String?) async throws -> Repository {
+        if let ring = try writerKey(writerKeyFile) {
+            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor)
+        }
+        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor)
+    }
+
+    // MARK: - Places
+
+    /// Where the node remembers volumes: `BGBACKUP_STATE_DIR`, the unit's
+    /// directory, root's or the user's.
+    var stateDirectory: String? {
+        directory("BGBACKUP_STATE_DIR", unit: "STATE_DIRECTORY", root: "/var/lib/bgbackup", xdg: "XDG_STATE_HOME", home: ".local/state")
+    }
+
+    var cacheDirectory: String? {
+        directory("BGBACKUP_CACHE_DIR", unit: "CACHE_DIRECTORY", root: "/var/cache/bgbackup", xdg: "XDG_CACHE_HOME", home: ".cache")
+    }
+
+    private func directory(_ own: String, unit: String, root: String, xdg: String, home: String) -> String? {
+        if let path = environment(own) ?? environment(unit) { return path }
+        if geteuid() == 0 { return root }
+        if let base = environment(xdg) { return "\(base)/bgbackup" }
+        return environment("HOME").map { "\($0)/\(home)/bgbackup" }
+    }
+
+    static var hostName: String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    // MARK: - Secrets
+
+    private var hasPassword: Bool {
+        environment("BGBACKUP_PASSWORD_FILE") != nil || environment("BGBACKUP_PASSWORD_COMMAND") != nil
+            || credential("bgbackup.password") != nil
+    }
+
+    private func writerKey(_ given: String?) throws -> KeyRing? {
+        guard let path = given ?? environment("BGBACKUP_WRITER_KEY_FILE") ?? credential("bgbackup.writer-key") else {
+            return nil
+        }
+        return try KeyRing(writerKeyFile: String(decoding: try secret(in: path), as: UTF8.self))
+    }
+
+    /// The password's bytes, from the first place that has one.
+    func password(new: Bool = false) async throws -> [UInt8] {
+        if let path = options.passwordFile ?? environment("BGBACKUP_PASSWORD_FILE") {
+            return try trimmed(try secret(in: path), path)
+        }
+        if let command = environment("BGBACKUP_PASSWORD_COMMAND") { return try await password(command: command) }
+        if let path = credential("bgbackup.password") { return try trimmed(try secret(in: path), path) }
+        if isatty(STDIN_FILENO) == 1 { return try ask(new: new) }
+        throw BackupError(
+            .noPassword, "no password is given",
+            hint: "Use --password-file, BGBACKUP_PASSWORD_FILE, BGBACKUP_PASSWORD_COMMAND or the credential bgbackup.password.")
+    }
+
+    func secret(in path: String) throws -> [UInt8] {
+        let file = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else {
+            throw BackupError(.noPassword, "cannot read \(path): \(String(cString: strerror(errno)))")
+        }
+        defer { close(file) }
+        var status = stat()
+        if fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_mode & 0o007 != 0 {
+            Terminal.note("bgbackup: everybody on this machine can read \(path); chmod 600 is what a secret wants")
+        }
+        var bytes = [UInt8](repeating: 0, count: 64 << 10)
+        var count = 0
+        while count < bytes.count {
+            let room = bytes.count - count
+            let got = bytes.withUnsafeMutableBytes { read(file, $0.baseAddress! + count, room) }
+            if got <= 0 { break }
+            count += got
+        }
+        return Array(bytes.prefix(count))
+    }
+
+    private func trimmed(_ bytes: [UInt8], _ place: String) throws -> [UInt8] {
+        let password = bytes.last == 0x0a ? Array(bytes.dropLast()) : bytes
+        guard !password.isEmpty else { throw BackupError(.noPassword, "the password in \(place) is empty") }
+        return password
+    }
+
+    private func password(command: String) async throws -> [UInt8] {
+        let result = try await Subprocess.run(
+            .path(FilePath("/bin/sh")), arguments: ["-c", command], output: .string(limit: 64 << 10), error: .discarded)
+        guard result.terminationStatus.isSuccess else {
+            throw BackupError(.noPassword, "BGBACKUP_PASSWORD_COMMAND failed: \(result.terminationStatus)")
+        }
+        return try trimmed(Array(result.standardOutput.utf8), "BGBACKUP_PASSWORD_COMMAND's output")
+    }
+
+    private func ask(new: Bool) throws -> [UInt8] {
+        func prompt(_ text: String) -> [UInt8] {
+            guard let answer = getpass(text) else { return [] }
+            return Array(String(cString: answer).utf8)
+        }
+        let first = prompt("password of the repository: ")
+        guard !first.isEmpty else { throw BackupError(.noPassword, "the password is empty") }
+        if new, prompt("the same again: ") != first { throw BackupError(.noPassword, "the two passwords differ") }
+        return first
+    }
+
+    private func credential(_ name: String) -> String? {
+        guard let directory = environment("CREDENTIALS_DIRECTORY") else { return nil }
+        let path = "\(directory)/\(name)"
+        return access(path, R_OK) == 0 ? path : nil
+    }
+
+    private func environment(_ name: String) -> String? {
+        guard let value = getenv(name) else { return nil }
+        let text = String(cString: value)
+        return text.isEmpty ? nil : text
+    }
+}
