@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "bgbackup",
             dependencies: [
-                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", "BackupEngine",
+                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", "BackupEngine", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
@@ -62,19 +62,19 @@ let package = Package(
             swiftSettings: settings),
 
         .target(
-            name: "TestSupport",
-            dependencies: ["BackupBase", "ObjectStorage", "VolumeIO", "BackupRepository", "BackupEngine"],
-            path: "Tests/TestSupport",
-            swiftSettings: settings),
+            name: "TestSupport", dependencies: ["BackupBase"], path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(
-            name: "VolumeIOTests", dependencies: ["VolumeIO", "TestSupport", "CArchive", "CCurl"],
+            name: "VolumeIOTests", dependencies: ["VolumeIO", "BackupBase", "CLinux", "CArchive", "CCurl"],
             swiftSettings: settings),
         .testTarget(
             name: "BackupRepositoryTests",
-            dependencies: ["BackupRepository", "ObjectStorage", "TestSupport", "QdrantStorage"],
+            dependencies: ["BackupRepository", "ObjectStorage", "BackupBase", "TestSupport", "QdrantStorage", crypto],
             swiftSettings: settings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase"],
+            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "FaultTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"],
             swiftSettings: settings),
     ]
 )

@@ -1,5 +1,6 @@
 import BackupBase
 import BackupRepository
+import CLinux
 import Glibc
 import QdrantStorage
 import VolumeIO

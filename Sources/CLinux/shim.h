@@ -9,13 +9,13 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdint.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -27,6 +27,7 @@
 #define BGB_SEEK_DATA 3
 #define BGB_SEEK_HOLE 4
 #define BGB_SYNC_WAIT_WRITE_WAIT 7
+#define BGB_SYNC_WRITE 2 /* start and do not wait */
 #define BGB_UTIME_OMIT 1073741822L /* this time stays */
 
 static inline int bgb_openat2(int dirfd, const char *path, int flags, unsigned mode, uint64_t resolve) {
@@ -51,6 +52,14 @@ static inline int bgb_renameat_noreplace(int olddir, const char *old, int newdir
 /* Size in bytes of a block device. */
 static inline int bgb_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
 static inline int bgb_flock(int fd, int operation) { return flock(fd, operation); }
+/* Two arenas instead of one for each thread, and buffers of a MiB from them
+   instead of fresh pages each time: memory stays where the formula of
+   docs/architecture.md puts it. */
+static inline void bgb_tame_malloc(void) {
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+}
 /* SCHED_IDLE (5) for the calling thread. */
 static inline int bgb_sched_idle(void) {
     struct sched_param none = {0};
@@ -61,11 +70,6 @@ static inline int bgb_ioprio_idle(void) { return (int)syscall(SYS_ioprio_set, 1,
 /* What VolumeIO asks of one open file. `flags` as in sync_file_range(2). */
 static inline int bgb_sync_range(int fd, off_t offset, off_t length, unsigned flags) {
     return (int)syscall(SYS_sync_file_range, fd, offset, length, flags);
-}
-/* Reads only what the page cache holds already (RWF_NOWAIT). */
-static inline ssize_t bgb_read_cached(int fd, void *memory, size_t count, off_t offset) {
-    struct iovec part = {.iov_base = memory, .iov_len = count};
-    return syscall(SYS_preadv2, fd, &part, 1, offset, (off_t)0, 8 /* RWF_NOWAIT */);
 }
 static inline int bgb_preallocate(int fd, off_t offset, off_t length) {
     return (int)syscall(SYS_fallocate, fd, FALLOC_FL_KEEP_SIZE, offset, length);

@@ -87,16 +87,16 @@ final class BlockReader: Sendable {
         try file.call("read") { pread($0, memory.baseAddress, memory.count, off_t(offset)) }
     }
 
-    /// The rest of the file from `offset`, or nil where the cache does not hold all of it.
+    /// What the page cache holds, or nil where it does not hold all of it.
+    /// Not with RWF_NOWAIT, which starts reading ahead into the cache when it
+    /// finds nothing there.
     private func readCached(at offset: Int64, into memory: UnsafeMutableRawBufferPointer) -> Int? {
-        guard access.withLock({ $0 }) == .undecided,
-            let got = try? file.call("read", { bgb_read_cached($0, memory.baseAddress!, memory.count, off_t(offset)) }),
-            got > 0
+        guard access.withLock({ $0 }) == .undecided, let stat = try? file.stat(), offset < stat.size,
+            // Of other people's files the kernel says that all is cached.
+            geteuid() == 0 || geteuid() == stat.owner,
+            absentPages(in: offset..<min(offset + Int64(memory.count), stat.size)) == []
         else { return nil }
-        if got == memory.count { return got }
-        // Fewer bytes may mean that the next page is not cached.
-        guard let size = try? file.stat().size, offset + Int64(got) == size else { return nil }
-        return got
+        return try? readPlainly(at: offset, into: memory)
     }
 
     // MARK: - Direct or watched
@@ -145,7 +145,7 @@ final class BlockReader: Sendable {
     private func readWatched(
         at offset: Int64, into memory: UnsafeMutableRawBufferPointer
     ) throws(SystemError) -> Int {
-        let absent = absentPages(in: offset..<offset + Int64(memory.count))
+        let absent = absentPages(in: offset..<offset + Int64(memory.count)) ?? []
         defer {
             for range in absent {
                 _ = try? file.call("read") {
@@ -162,20 +162,23 @@ final class BlockReader: Sendable {
         }
     }
 
-    /// The parts of the range that are not in the page cache. None where the
-    /// kernel will not say, which is so for files this user could not write.
-    private func absentPages(in range: Range<Int64>) -> [Range<Int64>] {
+    /// The parts of the range that are not in the page cache; nil where nobody
+    /// knows. None at all for files of others, which this user could not write.
+    private func absentPages(in range: Range<Int64>) -> [Range<Int64>]? {
         let page = Int64(sysconf(Int32(_SC_PAGESIZE)))
         let start = range.lowerBound / page * page
         let length = Int(range.upperBound - start)
-        guard let map = try? file.call("read", { number in
-            Int(bitPattern: mmap(nil, length, PROT_READ, MAP_SHARED, number, off_t(start)))
-        }), let address = UnsafeMutableRawPointer(bitPattern: map) else { return [] }
+        var map: UnsafeMutableRawPointer?
+        _ = try? file.call("read") { number in
+            map = mmap(nil, length, PROT_READ, MAP_SHARED, number, off_t(start))
+            return 0
+        }
+        guard let address = map, address != MAP_FAILED else { return nil }
         defer { munmap(address, length) }
 
         let pages = (length + Int(page) - 1) / Int(page)
         return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: pages) { resident in
-            guard mincore(address, length, resident.baseAddress) == 0 else { return [] }
+            guard mincore(address, length, resident.baseAddress) == 0 else { return nil }
             var absent: [Range<Int64>] = []
             for index in 0..<pages where resident[index] & 1 == 0 {
                 let lower = start + Int64(index) * page

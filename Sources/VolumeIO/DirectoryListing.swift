@@ -94,7 +94,7 @@ final class DirectoryListing {
             guard entries[index].type == DT_REG else { break }
             do throws(SystemError) {
                 let file = try open(entries[index])
-                _ = try? file.call("sync") { bgb_sync_range($0, 0, 0, 2 /* SYNC_FILE_RANGE_WRITE */) }
+                _ = try? file.call("sync") { bgb_sync_range($0, 0, 0, UInt32(BGB_SYNC_WRITE)) }
                 opened.append(.success(file))
             } catch {
                 opened.append(.failure(error))

@@ -27,7 +27,8 @@ public final class SourceTree: Sendable {
     public var noticesMappedWrites: Bool {
         var info = statfs()
         guard (try? root.call("stat") { fstatfs($0, &info) }) != nil else { return false }
-        return ![0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */].contains(UInt32(truncatingIfNeeded: info.f_type))
+        let (tmpfs, ramfs): (UInt32, UInt32) = (0x0102_1994, 0x8584_58f6)
+        return ![tmpfs, ramfs].contains(UInt32(truncatingIfNeeded: info.f_type))
     }
 
     /// Visits the root and then everything beneath it, depth first, the children

@@ -169,8 +169,10 @@ public final class TargetFile: Sendable {
             done += try buffered.call("write") { pwrite($0, memory, bytes.count - done, off_t(offset) + off_t(done)) }
         }
         guard waits else { return }
-        // SYNC_FILE_RANGE 7: wait, write, wait. Only clean pages can be dropped.
-        try buffered.call("write") { bgb_sync_range($0, off_t(offset), off_t(bytes.count), 7) }
+        // Only clean pages can be dropped.
+        try buffered.call("write") { number in
+            bgb_sync_range(number, off_t(offset), off_t(bytes.count), UInt32(BGB_SYNC_WAIT_WRITE_WAIT))
+        }
         _ = try? buffered.call("write") { number in
             posix_fadvise(number, off_t(offset), off_t(bytes.count), POSIX_FADV_DONTNEED)
         }

@@ -55,7 +55,8 @@ public final class TargetTree: Sendable {
         return true
     }
 
-    /// Makes a directory with mode 0700, until its metadata is set. An existing one is fine.
+    /// Makes a directory with mode 0700, until its metadata is set. An existing
+    /// one is fine, and becomes writable by its owner.
     public func makeDirectory(_ path: [UInt8]) throws(TargetError) {
         try attributed(path) { () throws(SystemError) in
             if path.isEmpty { return }
@@ -63,7 +64,10 @@ public final class TargetTree: Sendable {
                 do throws(SystemError) {
                     try parent.call("make directory") { mkdirat($0, name, 0o700) }
                 } catch {
-                    guard error.errno == EEXIST, try parent.stat(name).kind == .directory else { throw error }
+                    guard error.errno == EEXIST else { throw error }
+                    let stat = try parent.stat(name)
+                    guard stat.kind == .directory else { throw error }
+                    if stat.mode & S_IRWXU != S_IRWXU { try permit(path, stat.permissions | S_IRWXU) }
                 }
             }
         }
@@ -78,9 +82,7 @@ public final class TargetTree: Sendable {
     /// - Throws: `TargetError`; EEXIST where something else is there, ELOOP where a link is
     public func makeFile(_ path: [UInt8], size: Int64, links: UInt64 = 1) throws(TargetError) {
         try attributed(path) { () throws(SystemError) in
-            try checkRelative(path)
-            let flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK
-            let file = try root.openBeneath(path, flags, mode: 0o600)
+            let file = try openWritable(path, O_CREAT)
             let stat = try file.stat()
             guard stat.kind == .file, stat.links <= links else {
                 throw SystemError(operation: "make file", errno: EEXIST)
@@ -129,8 +131,7 @@ public final class TargetTree: Sendable {
     /// Opens an existing regular file for writing.
     public func openForWriting(_ path: [UInt8]) throws(TargetError) -> TargetFile {
         try attributed(path) { () throws(SystemError) in
-            try checkRelative(path)
-            let file = try root.openBeneath(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK)
+            let file = try openWritable(path, 0)
             let stat = try file.stat()
             guard stat.kind == .file else { throw SystemError(operation: "open", errno: EINVAL) }
             return TargetFile(path: path, file: file, size: stat.size, isDevice: false)
@@ -158,7 +159,29 @@ public final class TargetTree: Sendable {
         try attributed([]) { () throws(SystemError) in _ = try root.call("sync") { bgb_syncfs($0) } }
     }
 
-    // MARK: - Resolution
+    // MARK: - Opening
+
+    /// Opens for reading and writing. A file of our own that got its read-only
+    /// mode before the restore was interrupted becomes writable again.
+    private func openWritable(_ path: [UInt8], _ flags: Int32) throws(SystemError) -> Descriptor {
+        try checkRelative(path)
+        let flags = flags | O_RDWR | O_NOFOLLOW | O_NONBLOCK
+        let mode: UInt32 = flags & O_CREAT == 0 ? 0 : 0o600
+        do throws(SystemError) {
+            return try root.openBeneath(path, flags, mode: mode)
+        } catch {
+            guard error.errno == EACCES, (try? permit(path, 0o600)) != nil else { throw error }
+            return try root.openBeneath(path, flags, mode: mode)
+        }
+    }
+
+    /// Changes the mode of a file or directory that cannot be opened as it is.
+    private func permit(_ path: [UInt8], _ mode: UInt32) throws(SystemError) {
+        let node = try root.openBeneath(path, BGB_O_PATH | O_NOFOLLOW)
+        let kind = try node.stat().kind
+        guard kind == .file || kind == .directory else { throw SystemError(operation: "set mode", errno: EEXIST) }
+        try node.call("set mode of") { chmod("/proc/self/fd/\($0)", mode) }
+    }
 
     func attributed<Value>(
         _ path: [UInt8], _ body: () throws(SystemError) -> Value

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BackupBase
 import BackupEngine
+import CLinux
 import Glibc
 
 struct BGBackup: AsyncParsableCommand {
@@ -32,6 +33,7 @@ struct BGBackup: AsyncParsableCommand {
 enum Main {
     static func main() async {
         signal(SIGPIPE, SIG_IGN)
+        bgb_tame_malloc()
         let signals = SignalWatch()
         do {
             try await signals.run(try BGBackup.parseAsRoot())

@@ -13,21 +13,16 @@ import Testing
         let problems = try copyTree(from: directory.path + "/source", to: directory.path + "/target")
         #expect(problems == [])
         try expectSame(directory.path + "/source", directory.path + "/target")
-        // Restoring again over it changes nothing: what is there is what is wanted.
-        let (again, target) = (try Scan(directory.path + "/source"), try TargetTree(path: directory.path + "/target", create: false))
-        for node in again.nodes {
-            switch node.kind {
-            case .directory: try target.makeDirectory(node.path)
-            case .file: try target.makeFile(node.path, size: node.stat.size, links: node.stat.links)
-            case .symlink: try target.makeSymlink(node.path, target: node.linkTarget)
-            case .special: break
-            }
+        // Another program's opinion.
+        for name in ["tail", "sparse", "zeros"] {
+            #expect(shell("cmp '\(directory.path)/source/data/\(name)' '\(directory.path)/target/data/\(name)'"))
         }
-        try target.makeHardLink(Array("links/two".utf8), to: Array("links/one".utf8))
-        try expectSame(directory.path + "/source", directory.path + "/target", times: false)
+        // Restoring over it once more, as a resumed run does.
+        #expect(try copyTree(from: directory.path + "/source", to: directory.path + "/target") == [])
+        try expectSame(directory.path + "/source", directory.path + "/target")
     }
 
-    @Test(.enabled(if: !LoopVolume.available.isEmpty, "needs root, loop mounts and mkfs"), arguments: LoopVolume.available)
+    @Test(LoopVolume.condition, arguments: LoopVolume.available)
     func `everything comes back on`(_ type: String) throws {
         let volume = try #require(LoopVolume(type))
         let directory = TestDirectory(in: volume.path)
@@ -75,31 +70,25 @@ import Testing
         must(symlink("file", directory.name("link")))
         let tree = try TargetTree(path: directory.path, create: false)
         let stat = FileStat(mode: S_IFREG | 0o777, owner: geteuid(), group: getegid(), size: 0, modified: 5)
-        #expect(tree.setMetadata(Array("link".utf8), kind: .file, stat: stat, attributes: [], owner: nil).count == 1)
-        #expect(tree.setMetadata(Array("file".utf8), kind: .directory, stat: stat, attributes: [], owner: nil).count == 1)
-        #expect(tree.setMetadata(Array("file".utf8), kind: .symlink, stat: stat, attributes: [], owner: nil).count == 1)
+        for (name, kind) in [("link", NodeKind.file), ("file", .directory), ("file", .symlink), ("file", .special)] {
+            let problems = tree.setMetadata(Array(name.utf8), kind: kind, stat: stat, attributes: [], owner: nil)
+            #expect(problems.count == 1)
+        }
         #expect(try Scan(directory.path)["file"]?.stat.permissions == 0o644)
     }
 
     /// Nodes, content and holes of two trees.
-    private func expectSame(_ one: String, _ other: String, times: Bool = true) throws {
+    private func expectSame(_ one: String, _ other: String) throws {
         let (first, second) = (try Scan(one), try Scan(other))
         #expect(first.problems.isEmpty && second.problems.isEmpty)
-        func comparable(_ scan: Scan) -> [Portable] {
-            scan.nodes.filter { $0.kind != .special }.map { node in
-                var node = Portable(node)
-                if !times { node.modified = 0 }
-                return node
-            }
-        }
-        let (left, right) = (comparable(first), comparable(second))
+        let left = first.nodes.filter { $0.kind != .special }.map(Portable.init)
+        let right = second.nodes.map(Portable.init)
         #expect(left.count == right.count)
         for (left, right) in zip(left, right) { #expect(left == right) }
         let (source, target) = (try SourceTree(path: one), try SourceTree(path: other))
         for node in first.nodes where node.kind == .file {
             try expectSameData(source.open(node.path), target.open(node.path), size: node.stat.size)
         }
-        #expect(shell("cmp '\(one)/'data/tail '\(other)/'data/tail || ! test -e '\(one)/data/tail'"))
     }
 
     private func expectSameData(_ one: SourceFile, _ other: SourceFile, size: Int64) throws {
@@ -139,7 +128,8 @@ private func fillWithEverything(_ directory: TestDirectory) throws {
     must(mkfifo(directory.name("source/odd/fifo"), 0o600))
 
     try #require(shell("setfattr -n user.origin -v a '\(directory.path)/source/data/one'"), "needs setfattr")
-    try #require(shell("setfattr -n user.big -v \(String(repeating: "b", count: 600)) '\(directory.path)/source/empty'"))
+    let big = String(repeating: "b", count: 600)
+    try #require(shell("setfattr -n user.big -v \(big) '\(directory.path)/source/empty'"))
     try #require(shell("setfacl -m u:1234:rw,g:77:r '\(directory.path)/source/data/tail'"), "needs setfacl")
     try #require(shell("setfacl -m u:1234:rx -d -m u:1234:rx '\(directory.path)/source/data'"))
     if isRoot {

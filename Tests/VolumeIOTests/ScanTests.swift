@@ -16,16 +16,19 @@ import Testing
     @Test func `twenty thousand files come in order and are described alike`() throws {
         let directory = TestDirectory()
         for part in 0..<4 { directory.makeDirectory("d\(part)") }
-        for index in 0..<20_000 { must(close(open(directory.name("d\(index % 4)/f\(index)"), O_CREAT | O_WRONLY, 0o600))) }
+        for index in 0..<20_000 {
+            must(close(open(directory.name("d\(index % 4)/f\(index)"), O_CREAT | O_WRONLY, 0o600)))
+        }
         let (settled, plain) = (try Scan(directory.path), try Scan(directory.path, settle: false))
         #expect(settled.nodes.count == 20_005)
         #expect(settled.problems.isEmpty)
         #expect(settled.nodes.map(\.path) == plain.nodes.map(\.path))
         #expect(settled.nodes.map(\.stat) == plain.nodes.map(\.stat))
         let parts = settled.nodes.map { $0.path.split(separator: UInt8(ascii: "/")).map(Array.init) }
-        #expect(zip(parts, parts.dropFirst()).allSatisfy { left, right in
+        let inOrder = zip(parts, parts.dropFirst()).allSatisfy { left, right in
             left.lexicographicallyPrecedes(right) { $0.lexicographicallyPrecedes($1) }
-        })
+        }
+        #expect(inOrder)
     }
 
     @Test func `excluded things are neither visited nor descended into`() throws {
@@ -118,10 +121,12 @@ import Testing
         var seen = 0
         let tree = try SourceTree(path: directory.path)
         #expect(throws: Enough.self) {
-            try tree.scan(settle: true, exclude: { _, _ in false }, problem: { _ in }) { _ in
-                seen += 1
-                if seen == 2 { throw Enough() }
-            }
+            try tree.scan(
+                settle: true, exclude: { _, _ in false }, problem: { _ in },
+                visit: { _ in
+                    seen += 1
+                    if seen == 2 { throw Enough() }
+                })
         }
         #expect(seen == 2)
     }

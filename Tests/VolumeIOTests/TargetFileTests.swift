@@ -21,7 +21,8 @@ import Testing
             let file = try make(directory, size: Int64(count), direct: direct)
             let bytes = noise(count)
             for start in stride(from: 0, to: count, by: 1 << 20) {
-                try bytes[start..<min(start + (1 << 20), count)].withUnsafeBytes { try file.write($0, at: Int64(start)) }
+                let part = bytes[start..<min(start + (1 << 20), count)]
+                try part.withUnsafeBytes { try file.write($0, at: Int64(start)) }
             }
             #expect(directory.content("f") == bytes)
             let buffer = AlignedBuffer(capacity: count + 4096)
@@ -111,7 +112,7 @@ import Testing
         #expect(throws: TargetError.self) { try TargetFile.device(path: directory.path + "/missing") }
     }
 
-    @Test(.enabled(if: LoopVolume.available.contains("ext4"), "needs root, loop mounts and mkfs"))
+    @Test(LoopVolume.condition)
     func `a mounted device is refused`() throws {
         let volume = try #require(LoopVolume("ext4"))
         let directory = TestDirectory()

@@ -16,7 +16,9 @@ import Testing
 
     private func path(_ text: String) -> [UInt8] { Array(text.utf8) }
 
-    @Test(arguments: ["..", "../outside/new", "/etc/new", "a/../../outside/new", "a//b", ".", "a/.", "a/", "\0", "a\0b"])
+    @Test(arguments: [
+        "..", "../outside/new", "/etc/new", "a/../../outside/new", "a//b", ".", "a/.", "a/", "\0", "a\0b",
+    ])
     func `a path that leads outside or nowhere is refused`(_ text: String) throws {
         try tree.makeDirectory(path("a"))
         let bytes = path(text)
@@ -182,7 +184,7 @@ import Testing
         #expect(node.stat.permissions == 0o640 && node.stat.modified == 1 && node.stat.owner == 65534)
     }
 
-    @Test(.enabled(if: LoopVolume.available.contains("ext4"), "needs root, loop mounts and mkfs"))
+    @Test(LoopVolume.condition)
     func `a full target says so`() throws {
         let volume = try #require(LoopVolume("ext4"))
         let tree = try TargetTree(path: volume.path, create: false)

@@ -16,14 +16,14 @@ enum FrameCoding {
         let output = buffers.take()
         let coded = Compressor.with { compressor in
             switch choose(plain, cohort, compressor, scratch: output) {
-            case .some((.none, let level)): return (Coding.Filter.none, compressor.compress(plain, into: output.memory, level))
-            case .some((.planes4, let level)):
+            case .direct(let level): return (Coding.Filter.none, compressor.compress(plain, into: output.memory, level))
+            case .planes:
                 let planes = buffers.take()
                 defer { buffers.give(planes) }
                 Planes.split(plain, into: planes.pointer)
                 let split = UnsafeRawBufferPointer(start: planes.pointer, count: plain.count)
-                return (.planes4, compressor.compress(split, into: output.memory, level))
-            case nil: return (.none, nil)
+                return (.planes4, compressor.compressPlanes(split, into: output.memory))
+            case .stored: return (.none, nil)
             }
         }
         if let count = coded.1, count < plain.count {
@@ -35,12 +35,18 @@ enum FrameCoding {
         return (Coding(codec: .stored, filter: .none), output)
     }
 
-    /// Compresses a sample both ways; nil when neither is worth its time.
+    private enum Choice {
+        case stored
+        case direct(Compressor.Level)
+        case planes
+    }
+
+    /// Compresses a sample both ways.
     private static func choose(
         _ plain: UnsafeRawBufferPointer, _ cohort: Cohort, _ compressor: Compressor, scratch: AlignedBuffer
-    ) -> (Coding.Filter, Compressor.Level)? {
-        if cohort == .metadata { return (.none, .small) }
-        guard plain.count > 4096 else { return (.none, .fast) }
+    ) -> Choice {
+        if cohort == .metadata { return .direct(.small) }
+        guard plain.count > 4096 else { return .direct(.fast) }
         let count = min(sample, plain.count)
         let start = (plain.count - count) / 2 / 4096 * 4096
         let part = UnsafeRawBufferPointer(rebasing: plain[start..<start + count])
@@ -49,9 +55,9 @@ enum FrameCoding {
             Planes.split(part, into: UnsafeMutableRawPointer(buffer.baseAddress!))
             written = count
         }
-        let planes = split.withUnsafeBytes { compressor.compress($0, into: scratch.memory, .entropy) } ?? count
-        guard Double(min(direct, planes)) < worthwhile * Double(count) else { return nil }
-        return planes < direct ? (.planes4, .entropy) : (.none, .fast)
+        let planes = split.withUnsafeBytes { compressor.compressPlanes($0, into: scratch.memory) } ?? count
+        guard Double(min(direct, planes)) < worthwhile * Double(count) else { return .stored }
+        return planes < direct ? .planes : .direct(.fast)
     }
 
     /// Undoes `encode` into `output`, which must hold `length` bytes.

@@ -3,20 +3,23 @@
 /// The exponents of float vectors then stand together and compress, the noise
 /// of their mantissas stands apart and costs no time (DESIGN.md §2).
 enum Planes {
+    // 16 numbers at a time. Truncation and extension of whole vectors compile to
+    // a few shuffles (5 GB/s); taking vectors apart by halves does not (0.5 GB/s).
+    private typealias Numbers = SIMD16<UInt32>
+    private typealias Plane = SIMD16<UInt8>
+
     /// output[p·q + i] = input[4·i + p]; the rest (count mod 4) is copied.
     static func split(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawPointer) {
         guard let base = input.baseAddress else { return }
         let quarter = input.count / 4
         var index = 0
-        // 16 numbers at a time: shuffles of a 64-byte vector.
         while index + 16 <= quarter {
-            let numbers = base.loadUnaligned(fromByteOffset: 4 * index, as: SIMD64<UInt8>.self)
-            let even = numbers.evenHalf
-            let odd = numbers.oddHalf
-            output.storeBytes(of: even.evenHalf, toByteOffset: index, as: SIMD16<UInt8>.self)
-            output.storeBytes(of: odd.evenHalf, toByteOffset: quarter + index, as: SIMD16<UInt8>.self)
-            output.storeBytes(of: even.oddHalf, toByteOffset: 2 * quarter + index, as: SIMD16<UInt8>.self)
-            output.storeBytes(of: odd.oddHalf, toByteOffset: 3 * quarter + index, as: SIMD16<UInt8>.self)
+            let numbers = (base + 4 * index).loadUnaligned(as: Numbers.self)
+            for plane in 0..<4 {
+                output.storeBytes(
+                    of: Plane(truncatingIfNeeded: numbers &>> UInt32(8 * plane)), toByteOffset: plane * quarter + index,
+                    as: Plane.self)
+            }
             index += 16
         }
         let bytes = output.assumingMemoryBound(to: UInt8.self)
@@ -33,16 +36,12 @@ enum Planes {
         let quarter = input.count / 4
         var index = 0
         while index + 16 <= quarter {
-            var even = SIMD32<UInt8>()
-            var odd = SIMD32<UInt8>()
-            even.evenHalf = base.loadUnaligned(fromByteOffset: index, as: SIMD16<UInt8>.self)
-            odd.evenHalf = base.loadUnaligned(fromByteOffset: quarter + index, as: SIMD16<UInt8>.self)
-            even.oddHalf = base.loadUnaligned(fromByteOffset: 2 * quarter + index, as: SIMD16<UInt8>.self)
-            odd.oddHalf = base.loadUnaligned(fromByteOffset: 3 * quarter + index, as: SIMD16<UInt8>.self)
-            var numbers = SIMD64<UInt8>()
-            numbers.evenHalf = even
-            numbers.oddHalf = odd
-            output.storeBytes(of: numbers, toByteOffset: 4 * index, as: SIMD64<UInt8>.self)
+            var numbers = Numbers()
+            for plane in 0..<4 {
+                let bytes = (base + plane * quarter + index).loadUnaligned(as: Plane.self)
+                numbers |= Numbers(truncatingIfNeeded: bytes) &<< UInt32(8 * plane)
+            }
+            output.storeBytes(of: numbers, toByteOffset: 4 * index, as: Numbers.self)
             index += 16
         }
         let bytes = output.assumingMemoryBound(to: UInt8.self)

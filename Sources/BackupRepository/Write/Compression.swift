@@ -9,9 +9,6 @@ final class Compressor {
         case fast
         /// Metadata, little of it.
         case small
-        /// Huffman coding and no search for matches: all that byte planes of
-        /// floats have to give, at 2.4 GB/s (docs/architecture.md, "Compression").
-        case entropy
     }
 
     private let context: OpaquePointer
@@ -31,16 +28,39 @@ final class Compressor {
         switch level {
         case .fast: _ = bgb_zstd_set_level(context, 1)
         case .small: _ = bgb_zstd_set_level(context, 6)
-        case .entropy:
-            if ZSTD_isError(bgb_zstd_force_literals(context, 1)) != 0 {
-                _ = bgb_zstd_set_level(context, 1)
-            } else {
-                _ = bgb_zstd_set_level(context, -1000)
-            }
         }
         let written = ZSTD_compress2(
             context, output.baseAddress, output.count, input.baseAddress, input.count)
         return ZSTD_isError(written) != 0 ? nil : written
+    }
+
+    /// Compresses the four planes of `Planes.split`, each in blocks of its own:
+    /// exponents and noise have different statistics.
+    func compressPlanes(_ planes: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> Int? {
+        _ = bgb_zstd_reset(context)
+        setEntropy()
+        _ = bgb_zstd_pledge(context, UInt64(planes.count))
+        let quarter = planes.count / 4
+        var written = 0
+        for plane in 0..<4 {
+            let end = plane == 3 ? planes.count : (plane + 1) * quarter
+            let count = bgb_zstd_append(
+                context, output.baseAddress! + written, output.count - written, planes.baseAddress! + plane * quarter,
+                end - plane * quarter, plane == 3 ? 1 : 0)
+            guard ZSTD_isError(count) == 0 else { return nil }
+            written += count
+        }
+        return written
+    }
+
+    /// Huffman coding and no search for matches: all that byte planes of floats
+    /// have to give, at 2.4 GB/s (docs/architecture.md, "Compression").
+    private func setEntropy() {
+        if ZSTD_isError(bgb_zstd_force_literals(context, 1)) != 0 {
+            _ = bgb_zstd_set_level(context, 1)
+        } else {
+            _ = bgb_zstd_set_level(context, -1000)
+        }
     }
 
     /// Compressors in rest, so that each task in flight has one of its own.

@@ -1,4 +1,5 @@
 import Glibc
+import Testing
 
 /// A file system of a given type in an image file, mounted.
 final class LoopVolume: Sendable {
@@ -23,4 +24,5 @@ final class LoopVolume: Sendable {
     /// The types that can be made and mounted here.
     static let available: [String] =
         isRoot ? ["ext4", "ext4 -b 1024", "xfs", "btrfs"].filter { LoopVolume($0) != nil } : []
+    static let condition = ConditionTrait.enabled(if: !available.isEmpty, "needs root, loop mounts and mkfs")
 }

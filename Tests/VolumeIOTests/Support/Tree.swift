@@ -69,7 +69,7 @@ func copyTree(from source: String, to target: String, chunk: Int = 1 << 20) thro
                 continue
             }
             if node.stat.links > 1 { known[node.stat.inode] = node.path }
-            try to.makeFile(node.path, size: node.stat.size)
+            try to.makeFile(node.path, size: node.stat.size, links: node.stat.links)
             try copyData(from.open(node.path), to.openForWriting(node.path), chunk)
         case .special: continue
         }

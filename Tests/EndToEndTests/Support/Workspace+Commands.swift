@@ -1,0 +1,114 @@
+import BackupBase
+import Foundation
+import TestSupport
+import Testing
+
+/// The summary or document that a command printed.
+struct Summary {
+    let fields: [String: Any]
+
+    /// A number; fails the test where it is missing.
+    func number(_ name: String, sourceLocation: SourceLocation = #_sourceLocation) throws -> Int64 {
+        try #require((fields[name] as? NSNumber)?.int64Value, "no number '\(name)' in \(fields)", sourceLocation: sourceLocation)
+    }
+
+    func text(_ name: String, sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
+        try #require(fields[name] as? String, "no text '\(name)' in \(fields)", sourceLocation: sourceLocation)
+    }
+
+    var id: String { fields["snapshot_id"] as? String ?? "" }
+    var problems: [String] { fields["problems"] as? [String] ?? [] }
+}
+
+extension Workspace {
+    /// Runs `bgbackup` and requires this exit status.
+    @discardableResult
+    func expect(
+        _ status: Int32, _ arguments: [String], extra: [String: String] = [:],
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> Program.Result {
+        let result = try run(arguments, extra: extra)
+        try #require(
+            result.status == status, "bgbackup \(arguments.joined(separator: " ")): \(result.errors)\(result.output.prefix(500))",
+            sourceLocation: sourceLocation)
+        return result
+    }
+
+    /// One backup; requires the exit status.
+    @discardableResult
+    func backup(
+        _ path: String, _ more: String..., status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> Summary {
+        let result = try expect(status, ["backup", path, "--json"] + more, sourceLocation: sourceLocation)
+        return Summary(fields: result.summary)
+    }
+
+    @discardableResult
+    func backup(
+        _ volume: Volume, _ more: String..., status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> Summary {
+        let result = try expect(status, ["backup", volume.path, "--json"] + more, sourceLocation: sourceLocation)
+        return Summary(fields: result.summary)
+    }
+
+    /// One restore onto `name` in the workspace; requires the exit status.
+    @discardableResult
+    func restore(
+        _ snapshot: String, onto name: String = "restored", _ more: String..., status: Int32 = 0,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> Summary {
+        let target = name.hasPrefix("/") ? name : path(name)
+        let result = try expect(
+            status, ["restore", snapshot, "--target", target, "--json"] + more, sourceLocation: sourceLocation)
+        return Summary(fields: result.summary)
+    }
+
+    /// The paths of a snapshot, as `ls` prints them.
+    func list(_ snapshot: String, sourceLocation: SourceLocation = #_sourceLocation) throws -> [String] {
+        try expect(0, ["ls", snapshot], sourceLocation: sourceLocation).output.split(separator: "\n").map(String.init)
+    }
+
+    /// What `show` says of a snapshot.
+    func show(_ snapshot: String, sourceLocation: SourceLocation = #_sourceLocation) throws -> Summary {
+        let result = try expect(0, ["show", snapshot, "--json"], sourceLocation: sourceLocation)
+        return Summary(fields: try #require(result.document as? [String: Any], sourceLocation: sourceLocation))
+    }
+
+    /// One file of a snapshot.
+    func dump(_ snapshot: String, _ path: String, sourceLocation: SourceLocation = #_sourceLocation) throws -> [UInt8] {
+        Array(try expect(0, ["dump", snapshot, path], sourceLocation: sourceLocation).outputBytes)
+    }
+
+    /// The same repository as another node sees it: no password, no state, no cache.
+    func node(_ name: String, writerKey: String? = nil) -> Workspace {
+        var other = self
+        other.environment["BGBACKUP_PASSWORD_FILE"] = nil
+        other.environment["BGBACKUP_WRITER_KEY_FILE"] = writerKey
+        other.environment["BGBACKUP_STATE_DIR"] = path("\(name)-state")
+        other.environment["BGBACKUP_CACHE_DIR"] = path("\(name)-cache")
+        return other
+    }
+
+    /// Bytes of all objects of the repository.
+    func storedBytes() throws -> Int64 {
+        let output = try Program.tool("du", ["-sb", "--apparent-size", repository]).output
+        return Int64(output.prefix { $0.isNumber }) ?? -1
+    }
+}
+
+/// Lines that stand in one text only: what differs between two trees.
+func differences(_ one: String, _ two: String) -> [String] {
+    let (first, second) = (one.split(separator: "\n"), two.split(separator: "\n"))
+    let (firstSet, secondSet) = (Set(first), Set(second))
+    let missing = first.filter { !secondSet.contains($0) }.map { "- \($0)" }
+    let added = second.filter { !firstSet.contains($0) }.map { "+ \($0)" }
+    return Array((missing + added).prefix(20)) + (first.count == second.count ? [] : ["\(first.count) lines, then \(second.count)"])
+}
+
+/// Expects two trees to be the same, byte for byte, hole for hole.
+func expectIdentical(
+    _ one: String, _ two: String, omitting fields: [String] = [], sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+    let (first, second) = (try Fixture.hash(one, omitting: fields), try Fixture.hash(two, omitting: fields))
+    #expect(differences(first, second) == [], sourceLocation: sourceLocation)
+}

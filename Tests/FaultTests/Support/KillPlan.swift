@@ -1,0 +1,88 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// A repository with one snapshot of a volume that has changed since.
+struct BackupStage: Sendable {
+    let workspace: Workspace
+    let volume: String
+    /// Id of the snapshot.
+    let first: String
+    let firstTree: String
+    let secondTree: String
+
+    /// Made once; the volume is only read from then on.
+    static let shared = Result { try BackupStage() }
+
+    private init() throws {
+        let work = try Workspace("stage")
+        volume = work.path("volume")
+        try SmallVolume.make(volume)
+        guard try work.bgbackup("key", "export-writer", work.path("writer.key")).status == 0 else {
+            throw Running.Late()
+        }
+        first = try work.bgbackup("backup", volume, "--json").summary["snapshot_id"] as? String ?? "?"
+        firstTree = try Fixture.hash(volume)
+        try SmallVolume.change(volume)
+        secondTree = try Fixture.hash(volume)
+        workspace = work
+    }
+}
+
+/// Where to kill: the changes that an undisturbed run makes.
+struct KillPlan: Sendable {
+    struct Point: Sendable, CustomStringConvertible, CustomTestStringConvertible {
+        let number: Int
+        let kind: String
+        let torn: Bool
+        let description: String
+        var testDescription: String { description }
+    }
+
+    let points: [Point]
+
+    static let backup = KillPlan { log in
+        let stage = try BackupStage.shared.get()
+        let work = try stage.workspace.copy("plan")
+        return try work.bgbackup(
+            "backup", stage.volume, extra: Faults(below: work.directory.path).logging(to: log).environment)
+    }
+
+    static let restore = KillPlan { log in
+        let work = try BackupStage.shared.get().workspace.copy("plan")
+        return try work.bgbackup(
+            "restore", "latest", "--target", work.path("target"),
+            extra: Faults(below: work.path("target")).logging(to: log).environment)
+    }
+
+    static let initialization = KillPlan { log in
+        let work = try Workspace("plan", initialize: false)
+        return try work.bgbackup("init", extra: Faults(below: work.repository).logging(to: log).environment)
+    }
+
+    private init(_ run: (_ log: String) throws -> Program.Result) {
+        guard FaultLibrary.canRun, let folder = try? TemporaryDirectory("plan"),
+            (try? run(folder("log")))?.status == 0, let calls = try? Faults.calls(folder("log"))
+        else {
+            points = []
+            return
+        }
+        let every = ProcessInfo.processInfo.environment["BGBACKUP_TEST_EVERY"] != nil
+        var chosen: Set<Int> = []
+        for kind in Set(calls.map(\.kind)) {
+            let of = calls.filter { $0.kind == kind }
+            chosen.formUnion([of[0].number, of[of.count / 2].number, of[of.count - 1].number])
+        }
+        // A part of those between, the same ones in every run.
+        for call in calls where every || call.number % 5 == 0 { chosen.insert(call.number) }
+        points = calls.filter { chosen.contains($0.number) }.flatMap { call in
+            let whole = Point(number: call.number, kind: call.kind, torn: false, description: "at \(call)")
+            guard call.kind == "write", every || call.number % 2 == 0 else { return [whole] }
+            return [whole, Point(number: call.number, kind: call.kind, torn: true, description: "half way through \(call)")]
+        }
+    }
+}
+
+enum FaultLibrary {
+    static let canRun = Faults.isAvailable
+}
