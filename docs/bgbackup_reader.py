@@ -234,7 +234,8 @@ class Repository:
             try:
                 cursor = Cursor(self.body(INDEX, unhex(name), f"index/{name}"))
                 for _ in cursor.times(18):
-                    self.listed[cursor.take(16)] = cursor.varint(), cursor.bytes()
+                    identity = cursor.take(16)
+                    self.listed[identity] = cursor.varint(), cursor.bytes()
                 cursor.end()
             except FAULTS as error:
                 note(f"{self.reading}: {error or 'wrong MAC'}")

@@ -67,10 +67,9 @@ public final class BackupRun {
     private let contentHasher: BlockHasher
     private let digestHasher: BlockHasher
 
-    /// Files read and frames compressed at once. Two cores' worth of work and
-    /// as much again under way on the disk; memory grows with it
-    /// (docs/architecture.md, "Memory").
-    static let width = 6
+    /// Stretches read at once: what keeps a disk busy while two cores hash and
+    /// compress; memory grows with it (docs/architecture.md, "Memory").
+    static let width = 8
 
     public init(repository: Repository, options: BackupOptions, board: ProgressBoard, ambient: Ambient = .system) {
         self.repository = repository
@@ -90,7 +89,7 @@ public final class BackupRun {
         let lock = try place.map { try VolumeLock(path: "\($0).lock") }
         defer { withExtendedLifetime(lock) {} }
         let names = try await repository.snapshotNames()
-        state = options.rescan ? nil : openState(place, listed: names)
+        state = openState(place, listed: names)
         report.parent = state?.snapshot
 
         let volume = try VolumeScan(path: options.path, problem: { self.note($0) })
@@ -178,7 +177,7 @@ public final class BackupRun {
                 report.filesNew += 1
                 continue
             }
-            if volume.canBeUnchanged, !found.racy, found.stamp == LocalState.Stamp(node.stat),
+            if volume.canBeUnchanged, !options.rescan, !found.racy, found.stamp == LocalState.Stamp(node.stat),
                 let content = try? Content(decoding: found.content)
             {
                 contents[index] = content
@@ -244,8 +243,20 @@ public final class BackupRun {
             return nil
         }
         assembly.finish()
+        noteIfChanged(piece)
         board.update { $0.filesDone += 1 }
         return assembly
+    }
+
+    /// A file that moved between its opening and its last read is stored as it
+    /// was read, and named: it may be a mixture of two moments.
+    private func noteIfChanged(_ piece: FilePiece) {
+        do {
+            let now = LocalState.Stamp(try piece.source.stat())
+            if now != LocalState.Stamp(piece.stat) { note(piece.file.path, "changed while it was read") }
+        } catch {
+            note(error)
+        }
     }
 
     /// Turns finished files into contents once every block has its pack.

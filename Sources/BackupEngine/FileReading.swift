@@ -26,7 +26,9 @@ struct FilePiece: Sendable {
     let source: SourceFile
     /// Set on a file's first piece: where its data is.
     let dataRanges: [Range<Int64>]
-    /// Size in bytes by the stat when it was opened.
+    /// The file's stat when it was opened, before anything was read.
+    let stat: FileStat
+    /// Bytes of it that are backed up: its size then.
     let size: Int64
     /// Bytes from the file's start.
     let offset: Int64
@@ -59,7 +61,7 @@ final class ReadQueue {
 
     struct OpenFile: Sendable {
         let source: SourceFile
-        let size: Int64
+        let stat: FileStat
         let dataRanges: [Range<Int64>]
     }
 
@@ -97,16 +99,16 @@ final class ReadQueue {
         _ file: FileToRead, _ openSource: (FileToRead) throws(SourceError) -> SourceFile
     ) throws(SourceError) -> OpenFile {
         let source = try openSource(file)
-        let size = try source.stat().size
-        return OpenFile(source: source, size: size, dataRanges: try source.dataRanges(size: size))
+        let stat = try source.stat()
+        return OpenFile(source: source, stat: stat, dataRanges: try source.dataRanges(size: stat.size))
     }
 
     /// The next stretch with data in it; stretches without any are passed over,
     /// but a file has at least one piece, its last.
     private func continueCurrent() -> Work? {
         guard let (file, open, offset) = current else { return nil }
-        let start = Self.firstStretch(from: offset, open.dataRanges) ?? open.size
-        let end = min(start + Self.stretch, open.size)
+        let start = Self.firstStretch(from: offset, open.dataRanges) ?? open.stat.size
+        let end = min(start + Self.stretch, open.stat.size)
         let following = Self.firstStretch(from: end, open.dataRanges)
         current = following.map { (file, open, $0) }
         return Work(
@@ -138,7 +140,7 @@ final class ReadQueue {
             if let known = work.open { open = known } else { open = try Self.open(work.file, openSource) }
             // A small file may have grown since the scan: its first stretch is
             // what it had then, and the stat at the end tells that it changed.
-            let range = work.open == nil ? 0..<min(open.size, stretch) : work.range
+            let range = work.open == nil ? 0..<min(open.stat.size, stretch) : work.range
             let wanted = range.count
             let got = wanted == 0 ? 0 : try open.source.read(at: range.lowerBound, count: wanted, into: buffer)
             buffer.count = got
@@ -146,13 +148,19 @@ final class ReadQueue {
                 buffer: buffer, blocks: cut(buffer, count: got, blockSize: work.file.kind.blockSize, hasher))
             return .piece(
                 FilePiece(
-                    file: work.file, source: open.source, dataRanges: work.isFirst ? open.dataRanges : [],
-                    size: work.open == nil ? min(open.size, stretch) : open.size, offset: range.lowerBound,
-                    region: region, bytesRead: got, expected: wanted, isLast: work.isLast))
+                    file: work.file, source: open.source, dataRanges: work.isFirst ? clipped(open, work) : [],
+                    stat: open.stat, size: work.open == nil ? min(open.stat.size, stretch) : open.stat.size,
+                    offset: range.lowerBound, region: region, bytesRead: got, expected: wanted, isLast: work.isLast))
         } catch {
             buffers.give(buffer)
             return .failed(work.file, error)
         }
+    }
+
+    /// A small file that grew since the scan keeps the ranges of its first stretch.
+    private static func clipped(_ open: OpenFile, _ work: Work) -> [Range<Int64>] {
+        guard work.open == nil, open.stat.size > stretch else { return open.dataRanges }
+        return open.dataRanges.map { $0.clamped(to: 0..<stretch) }.filter { !$0.isEmpty }
     }
 
     private static func cut(

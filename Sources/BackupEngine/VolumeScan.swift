@@ -53,13 +53,18 @@ struct VolumeScan {
     }
 
     private mutating func scan(_ tree: SourceTree, _ problem: (SourceError) -> Void) throws {
+        if tree.holds(RestoreMarker.name) {
+            throw BackupError(
+                .sourceUnreadable, "the volume is a restore that did not end",
+                hint: "Finish it with 'bgbackup restore --resume' before it is backed up.")
+        }
         var excluded = 0
         var found: [ScannedNode] = []
         var special: [[UInt8]] = []
         try tree.scan(
             settle: true,
             exclude: { path, _ in
-                let scratch = ScratchPath.matches(path) || path.elementsEqual(RestoreMarker.name.utf8)
+                let scratch = ScratchPath.matches(path)
                 if scratch { excluded += 1 }
                 return scratch
             },
@@ -137,4 +142,9 @@ struct VolumeScan {
         case .special: return nil
         }
     }
+}
+
+extension SourceTree {
+    /// Whether a file of this name stands in the root.
+    fileprivate func holds(_ name: String) -> Bool { (try? open(Array(name.utf8))) != nil }
 }

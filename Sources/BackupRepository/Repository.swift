@@ -31,10 +31,11 @@ public final class Repository: Sendable {
     /// and indexed; when it throws, nothing refers to what was stored.
     /// - Parameters:
     ///   - cache: directory for the block index, or nil to keep it in memory.
-    ///   - width: frames compressed at once.
+    ///   - width: regions that `body` has under way at once.
     public func withWriter<Result>(
         cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
+        await sweepTemporary()
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
         let writer = RepositoryWriter(repository: self, index: index, width: width)
@@ -45,6 +46,16 @@ public final class Repository: Sendable {
         } catch {
             await writer.abandon()
             throw error
+        }
+    }
+
+    /// Takes away what runs that were killed a day ago or more left below `tmp/`.
+    /// It is only space: errors wait for the next run.
+    private func sweepTemporary() async {
+        let yesterday = ambient.now() - 86_400_000_000_000
+        for info in (try? await store.list("tmp/")) ?? [] where info.modified < yesterday {
+            guard info.name.hasPrefix("tmp/put-") || info.name.hasPrefix("tmp/probe-") else { continue }
+            try? await store.delete(info.name)
         }
     }
 

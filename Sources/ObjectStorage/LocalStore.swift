@@ -10,7 +10,8 @@ import Glibc
 /// belongs to the database.
 public final class LocalStore: ObjectStore {
     public let location: String
-    public var parallelPuts: Int { 1 }
+    /// Two, so that one pack is written while the other one is forced to the disk.
+    public var parallelPuts: Int { 2 }
     private let random: @Sendable (Int) -> [UInt8]
     /// From this many bytes on a transfer bypasses the page cache.
     private static let directFrom = 256 << 10

@@ -20,7 +20,6 @@ struct KillTests {
         let next = try work.bgbackup("backup", stage.volume)
         #expect(next.status == 0, "\(next.errors)")
         #expect(try work.restored("latest", to: "latest") == stage.secondTree)
-        #expect(try work.bgbackup("check", "--read-data").status == 0)
     }
 
     @Test(arguments: KillPlan.restore.points)
@@ -36,9 +35,8 @@ struct KillTests {
         let isMarked = names.contains(".bgbackup-incomplete")
         if !isMarked, names.contains(where: { !$0.hasPrefix(".bgbackup-incomplete") }) {
             // Whole already but for the root's own time, which taking the marker away moves.
-            #expect(
-                try Fixture.hash(work.path("target"), omitting: ["mtime_ns"])
-                    == Fixture.hash(stage.volume, omitting: ["mtime_ns"]), "unmarked and not whole")
+            let tree = try Fixture.hash(work.path("target"), omitting: ["mtime_ns"])
+            #expect(tree == stage.firstTreeUntimed, "unmarked and not whole")
         }
         let resumed = try work.bgbackup("restore", "latest", "--target", work.path("target"), "--resume")
         #expect(resumed.status == 0, "\(resumed.errors)")

@@ -66,18 +66,22 @@ public final class RepositoryWriter {
     /// so that an interrupted first backup finds what it stored.
     private static let indexEvery = (packs: 16, blocks: 200_000)
 
+    /// Frames compressed at once: as many as fill two cores, and one that waits.
+    private static let codingWidth = 3
+
     private struct OpenFrame {
         var buffer: AlignedBuffer
         var blocks: [(id: BlockID, length: Int)] = []
     }
 
+    /// - Parameter width: regions that the caller has under way.
     init(repository: Repository, index: BlockIndex, width: Int) {
         self.repository = repository
         self.index = index
         let executor = repository.executor
-        buffers = BufferPool(size: PackLimits.frame + (PackLimits.frame >> 7) + 4096, keep: 3 * width)
+        buffers = BufferPool(size: PackLimits.frame + (PackLimits.frame >> 7) + 4096, keep: width + 2 * Self.codingWidth)
         packBuffers = BufferPool(size: PackBuilder.bufferSize, keep: 1 + repository.store.parallelPuts)
-        coding = OrderedTasks(width: width, on: executor)
+        coding = OrderedTasks(width: Self.codingWidth, on: executor)
         puts = OrderedTasks(width: repository.store.parallelPuts, on: executor)
     }
 

@@ -76,7 +76,7 @@ struct CheckCommand: AsyncParsableCommand {
 
 struct RepairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "repair", abstract: "Rebuild what can be rebuilt: the index, from the packs' trailers.",
+        commandName: "repair", abstract: "Rebuild what can be rebuilt: the index from the packs' trailers, and second copies.",
         discussion: "Packs and snapshots are never changed. Index objects that cannot be read are replaced.")
 
     @OptionGroup var global: GlobalOptions
@@ -88,21 +88,24 @@ struct RepairCommand: AsyncParsableCommand {
         let packs_indexed: Int
         let indexes_replaced: [String]
         let indexes_written: Int
+        let copies_repaired: [String]
         let packs_damaged: [String]
         let dry_run: Bool
     }
 
     mutating func run() async throws {
         let repository = try await Session(options: global).open()
+        let copies = try await repository.repairCopies(dryRun: dry.dryRun)
         let report = try await repository.reindex(dryRun: dry.dryRun)
         if global.json {
             try Output.document(
                 Document(
                     packs_indexed: report.packs, indexes_replaced: report.damagedIndexes,
-                    indexes_written: report.written, packs_damaged: report.damagedPacks, dry_run: dry.dryRun), lines: true)
+                    indexes_written: report.written, copies_repaired: copies, packs_damaged: report.damagedPacks, dry_run: dry.dryRun), lines: true)
         } else if !global.quiet {
             let verb = dry.dryRun ? "would be" : "were"
             Output.line("\(report.packs) packs \(verb) indexed, \(report.damagedIndexes.count) damaged indexes \(verb) replaced")
+            if !copies.isEmpty { Output.line("second copies \(verb) written: \(copies.joined(separator: ", "))") }
             for name in report.damagedPacks { Output.line("DAMAGE  \(name): its trailer cannot be read") }
         }
         if !report.damagedPacks.isEmpty { throw ExitCode(BackupError.Code.damaged.exitStatus) }

@@ -85,3 +85,10 @@ extension Workspace {
         }.sorted().map { "v1/\(kind)/\($0)" }
     }
 }
+
+enum LoopDevices {
+    static let areAvailable: Bool = {
+        guard Program.isRoot, Program.hasTool("mkfs.ext4"), let folder = try? TemporaryDirectory("mount") else { return false }
+        return (try? LoopMount("ext4", megabytes: 8, in: folder)) != nil
+    }()
+}
