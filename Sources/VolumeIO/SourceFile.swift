@@ -90,4 +90,32 @@ extension Descriptor {
             guard start < size else { return ranges }
             let end = try endOfData(from: start, size: size)
             start -= start % sectorSize
-            if let last = ranges.last,
+            if let last = ranges.last, last.upperBound >= start {
+                ranges[ranges.count - 1] = last.lowerBound..<end
+            } else {
+                ranges.append(start..<end)
+            }
+            position = end
+        }
+        return ranges
+    }
+
+    private func endOfData(from start: Int64, size: Int64) throws(SystemError) -> Int64 {
+        do throws(SystemError) {
+            let end = try seek(start, BGB_SEEK_HOLE)
+            // A file that changes meanwhile may answer anything: take the rest
+            // as data then, which is never wrong.
+            guard end > start else { return size }
+            return min((end + sectorSize - 1) / sectorSize * sectorSize, size)
+        } catch {
+            guard error.errno == ENXIO else { throw error }
+            return size
+        }
+    }
+
+    /// The position these two give does not depend on the descriptor's own, so
+    /// many threads may ask at once.
+    private func seek(_ offset: Int64, _ what: Int32) throws(SystemError) -> Int64 {
+        Int64(try call("find data of") { lseek($0, off_t(offset), what) })
+    }
+}
