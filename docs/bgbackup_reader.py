@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A second, independent reader of bgbackup repositories, written from format.md alone.
 
-It trusts nothing: every MAC, bound, block id and file digest is checked before a byte is written. Exit status:
-0 done, 1 failed, 10 no repository, 12 wrong password, 15 target not empty, 17 damage found.
+It trusts nothing: every MAC, bound, block id and file digest is checked before a byte is written.
+Exit status: 0 done, 1 failed, 10 no repository, 12 wrong password, 15 target not empty, 17 damage found.
 """
 import argparse
 import ctypes
@@ -21,24 +21,27 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+try:
+    import zstandard
+except ImportError:
+    zstandard, libzstd = None, ctypes.CDLL("libzstd.so.1")
+    libzstd.ZSTD_decompress.restype = libzstd.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
 
 MIB = 1 << 20
 PACK, SNAPSHOT, INDEX = 1, 2, 3
 MAGIC = {PACK: b"BGBPACK1", SNAPSHOT: b"BGBSNAP1", INDEX: b"BGBINDX1"}
 TYPES = {1: "file", 2: "directory", 3: "symlink", 4: "hardlink"}
 DIGIT = "[0-9a-f]"
-FAULTS = (ValueError, LookupError, TypeError, RecursionError, struct.error, InvalidTag)  # of damaged input
+FAULTS = (ValueError, LookupError, TypeError, RecursionError, struct.error, InvalidTag,
+          getattr(zstandard, "ZstdError", ValueError))  # what reading something damaged can raise
 damage = []
 
 
-def note(problem):
+def note(problem, status=None):
     damage.append(problem)
     print(f"bgbackup_reader: {problem}", file=sys.stderr)
-
-
-def stop(status, problem):
-    note(problem)
-    sys.exit(status)
+    if status:
+        sys.exit(status)
 
 
 def check(holds, problem):
@@ -76,25 +79,18 @@ def hpke_export(key, enc, info, psk, psk_id, context):
 
 def inflate(data, limit):
     """The content of exactly one zstd frame."""
-    try:
-        import zstandard
-    except ImportError:
-        zstd, size = ctypes.CDLL("libzstd.so.1"), ctypes.c_size_t
-        zstd.ZSTD_findFrameCompressedSize.restype = zstd.ZSTD_decompress.restype = size
-        check(zstd.ZSTD_findFrameCompressedSize(data, size(len(data))) == len(data), "not one zstd frame")
-        room = ctypes.create_string_buffer(limit + 1)
-        length = zstd.ZSTD_decompress(room, size(limit), data, size(len(data)))
-        check(not zstd.ZSTD_isError(size(length)), "bad zstd frame")
-        return ctypes.string_at(room, length)
-    plain, stream = b"", zstandard.ZstdDecompressor().decompressobj()
-    try:
+    if zstandard:
+        plain, stream = bytearray(), zstandard.ZstdDecompressor().decompressobj()
         for at in range(0, len(data), 4096):  # in steps: the bound is seen before much is allocated
             plain += stream.decompress(data[at:at + 4096])
             check(len(plain) <= limit, "zstd frame too long")
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
-    check(stream.eof and not stream.unused_data, "not one zstd frame")
-    return plain
+        check(stream.eof and not stream.unused_data, "not one zstd frame")
+        return bytes(plain)
+    size, room = ctypes.c_size_t(len(data)), ctypes.create_string_buffer(limit + 1)
+    check(libzstd.ZSTD_findFrameCompressedSize(data, size) == len(data), "not one zstd frame")
+    length = libzstd.ZSTD_decompress(room, ctypes.c_size_t(limit), data, size)
+    check(length <= limit, "bad zstd frame")  # an error is a very large number
+    return ctypes.string_at(room, length)
 
 
 def unfilter(data):
@@ -155,14 +151,17 @@ class Repository:
         self.pack = functools.lru_cache(1024)(self.pack)
         self.payload = functools.lru_cache(64)(self.payload)
         if not self.names("config.[ab]"):
-            stop(10, "no repository")
+            note("no repository", 10)
         slots = sorted({name[:16] for name in self.names("keys/" + DIGIT * 16 + ".[ab]")})
         keys = [(unhex(slot), key) for slot in slots for key in self.copies(f"keys/{slot}")]
         if not any(self.unlock(config, *key, password) for config in self.copies("config") for key in keys):
-            stop(17 if damage else 12, "the password opens no key")
+            note("the password opens no key", 17 if damage else 12)
 
     def names(self, pattern):
         return sorted(path.name for path in self.root.glob(pattern))
+
+    def fault(self, error):
+        note(f"{self.reading}: {error or 'wrong MAC'}")
 
     def read(self, name, limit, offset=0, count=-1):
         self.reading = name
@@ -170,21 +169,21 @@ class Repository:
             with open(self.root / name, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 check(size <= limit and -size <= offset <= size, "too long or too short")
-                file.seek(offset % size if offset < 0 else offset)
+                file.seek(offset + size if offset < 0 else offset)
                 return file.read(count)
         except OSError as error:
             raise ValueError(error.strerror) from None
 
     def copies(self, name):
-        texts = []
+        texts = {}
         for copy in "ab":
             try:
-                texts.append(self.read(f"{name}.{copy}", 1 << 16))
+                texts[self.read(f"{name}.{copy}", 1 << 16)] = copy
             except ValueError as error:
-                note(f"{self.reading}: {error}")
-        if len(set(texts)) == 2:
+                self.fault(error)
+        if len(texts) == 2:
             note(f"the copies of {name} differ")
-        return set(texts)
+        return texts
 
     def unlock(self, config, slot, key, password):
         try:
@@ -207,7 +206,7 @@ class Repository:
             check(public_half(self.private_key) == unhex(config["publicKey"], 32), "another public key")
             return True
         except InvalidTag:
-            return False  # the key slot of another password
+            return False  # another password's
         except FAULTS as error:
             return note(f"configuration or key slot {slot.hex()}: {error}")
 
@@ -234,11 +233,11 @@ class Repository:
             try:
                 cursor = Cursor(self.body(INDEX, unhex(name), f"index/{name}"))
                 for _ in cursor.times(18):
-                    identity = cursor.take(16)
-                    self.listed[identity] = cursor.varint(), cursor.bytes()
+                    identity, size, trailer = cursor.take(16), cursor.varint(), cursor.bytes()
+                    self.listed[identity] = size, trailer
                 cursor.end()
             except FAULTS as error:
-                note(f"{self.reading}: {error or 'wrong MAC'}")
+                self.fault(error)
 
     def pack(self, identity):
         """Name, object key, cohort, frames (offset, sealed, length), blocks (frame, offset, length, id)."""
@@ -246,10 +245,10 @@ class Repository:
         key = self.object_key(PACK, identity, self.read(name, 128 * MIB, 0, 64))
         sealed, zero, magic = struct.unpack("<II8s", self.read(name, 128 * MIB, -16))
         check((zero, magic) == (0, b"BGBTRLR1") and sealed <= 32 * MIB + 16, "bad footer")
-        text = self.read(name, 128 * MIB, -16 - sealed, sealed)
-        text = self.unseal(hkdf(self.index_key, identity, b"bgbackup v1 trailer" + self.id), PACK, identity,
-                           2**64 - 1, text)
-        cursor, frames, blocks, end = Cursor(text), [], [], 64
+        trailer = self.read(name, 128 * MIB, -16 - sealed, sealed)
+        trailer_key = hkdf(self.index_key, identity, b"bgbackup v1 trailer" + self.id)
+        trailer = self.unseal(trailer_key, PACK, identity, 2**64 - 1, trailer)
+        cursor, frames, blocks, end = Cursor(trailer), [], [], 64
         cohort = cursor.take(1)[0]
         for frame in cursor.times(2):
             length, total = cursor.varint(), 0
@@ -262,7 +261,7 @@ class Repository:
         cursor.end()
         size = os.path.getsize(self.root / name)
         check(1 <= cohort <= 4 and end + sealed + 16 == size, "the trailer does not fit the pack")
-        check(self.listed.get(identity, (size, text)) == (size, text), "index and trailer differ")
+        check(self.listed.get(identity, (size, trailer)) == (size, trailer), "index and trailer differ")
         return name, key, cohort, frames, blocks
 
     def payload(self, identity, frame):
@@ -297,12 +296,13 @@ class Repository:
         record, runs = json.loads(cursor.bytes()), cursor.extents()
         cursor.end()
         check(record["sequence"] == int(name[:16], 16), "another sequence than in the name")
-        return {"id": name[17:], **record}, runs
+        return {**record, "id": name[17:]}, runs
 
     def entries(self, name):
+        """The manifest, checked against its rules."""
         record, runs = self.snapshot(name)
         check(all(run[1] and self.pack(run[1])[2] == 1 for run in runs), "no manifest chunk")
-        directories, files, last = set(), set(), None
+        directories, files, kinds, last = set(), set(), [], None
         for chunk in self.blocks(runs):
             cursor, path = Cursor(chunk), b""
             while cursor.at < len(chunk):
@@ -310,7 +310,8 @@ class Repository:
                 check(kind in TYPES and shared <= len(path), "bad entry")
                 path = path[:shared] + cursor.bytes()
                 parts = path.split(b"/") if path else []
-                check(len(path) <= 65535 and b"\0" not in path and not {b"", b".", b".."} & {*parts}, "bad path")
+                check(len(path) <= 65535 and 0 not in path, "bad path")
+                check(not {b"", b".", b".."} & {*parts}, "bad path component")
                 check(last is None or last < parts, "entries out of order")
                 check(b"/".join(parts[:-1]) in directories if parts else kind == 2, "no directory before it")
                 entry, last = {"path": path, "type": TYPES[kind]}, parts
@@ -324,12 +325,12 @@ class Repository:
                 check(kind != 4 or entry["target"] in files, "hard link to no file before it")
                 check(cursor.at - begin <= MIB, "entry too long")
                 {1: files, 2: directories}.get(kind, set()).add(path)
+                kinds.append(kind)
                 yield entry
-        check(last is not None, "no root directory")
-        check(record["kind"] == "tree" or (len(directories), len(files)) == (1, 1), "not one device")
+        check(kinds if record["kind"] == "tree" else kinds == [2, 1], "not what a tree or device consists of")
 
     def pieces(self, content):
-        """Each stored block or run of zero blocks of a file: first byte, end, data ranges in it, the block."""
+        """Each stored block or run of zero blocks of a file: first byte, end, ranges of data, the block."""
         cursor = Cursor(content)
         size, unit, _, layout = cursor.varint(), cursor.varint(), cursor.take(32), cursor.take(1)[0]
         check(4096 <= unit <= MIB and unit & (unit - 1) == 0 and layout <= 1, "bad block size or layout")
@@ -340,37 +341,36 @@ class Repository:
             check(part_size and sum(run[0] for run in runs) == -(-size // part_size), "bad number of parts")
             parts = map(Cursor, self.blocks(runs))
         for cursor in parts:
-            end, starts, ends = min(at + part_size, size), [], [at]
+            end, ranges, low = min(at + part_size, size), [], at
             for _ in cursor.times(2):
-                starts.append(ends[-1] + cursor.varint())
-                ends.append(starts[-1] + cursor.varint())
-            ranges, runs, ends = list(zip(starts, ends[1:])), cursor.extents(), ends[1:]
+                begin = low + cursor.varint()
+                low = begin + cursor.varint()
+                ranges.append((begin, low))
+            runs = cursor.extents()
             cursor.end()
-            check(not ends or ends[-1] <= end, "data behind the end")
+            check(low <= end, "data behind the end")
             check(sum(run[0] for run in runs) == -(-(end - at) // unit), "bad number of blocks")
+            begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
             for run in runs:
                 step = unit if run[1] else run[0] * unit
                 for block in self.described(*run) if run[1] else [None]:
                     low, at = at, min(at + step, end)
                     check(block is None or block[3] == at - low, "a block of another length")
-                    inside = ranges[bisect_right(ends, low):bisect_left(starts, at)]
+                    inside = ranges[bisect_right(ends, low):bisect_left(begins, at)]
                     yield low, at, [(max(low, begin), min(at, stop)) for begin, stop in inside], block
 
-    def check_digest(self, content):
-        """From the block ids alone: nothing is written before it matches."""
+    def write(self, content, file):
         cursor, zeros = Cursor(content), 0
         size, unit, expected = cursor.varint(), cursor.varint(), cursor.take(32)
         digest = hmac.new(self.digest_key, struct.pack("<QI", size, unit), "sha256")
-        for low, high, _, block in self.pieces(content):
+        for low, high, _, block in self.pieces(content):  # the digest is one of ids: it comes first
             zeros += 0 if block else -(-(high - low) // unit)
             if zeros and (block or high == size):
                 digest.update(bytes(32) + struct.pack("<Q", zeros))
                 zeros = 0
             digest.update(block[4] if block else b"")
         check(digest.digest() == expected, "the file does not match its digest")
-
-    def write(self, content, file):
-        file.truncate(Cursor(content).varint())
+        file.truncate(size)
         for low, high, ranges, block in self.pieces(content):
             data = self.block(*block) if block else b""
             inside = b"".join(data[begin - low:end - low] for begin, end in ranges)
@@ -384,60 +384,66 @@ class Repository:
         entries, folders = list(self.entries(name)), []
         os.makedirs(target, exist_ok=True)
         if os.listdir(target):
-            stop(15, "the target is not empty")
-        top = os.open(target, os.O_DIRECTORY)
-
-        def enter(path):
-            """Step by step, as a path may be longer than the kernel takes. All the steps are directories."""
-            os.chdir(top)
-            *parents, leaf = path.split(b"/")
-            for parent in parents:
-                os.chdir(parent)
-            return leaf or b"."
-
-        for entry in entries:
-            self.reading = repr(entry["path"])
-            if entry["type"] == "hardlink":
-                source = enter(entry["target"])
-                folder = os.open(".", os.O_DIRECTORY)
-                os.link(source, enter(entry["path"]), src_dir_fd=folder, follow_symlinks=False)
-                os.close(folder)
-                continue
-            leaf = enter(entry["path"])
+            note("the target is not empty", 15)
+        os.chdir(target)
+        for entry in entries:  # a path leads only through directories that were made here
+            path = entry["path"] or b"."
             if entry["type"] == "directory":
+                os.makedirs(path, 0o700, exist_ok=path == b".")
                 folders.append(entry)
-                if entry["path"]:
-                    os.mkdir(leaf, 0o700)
-                continue
-            if entry["type"] == "symlink":
-                os.symlink(entry["target"], leaf)
+            elif entry["type"] == "hardlink":
+                os.link(entry["target"], path, follow_symlinks=False)
+            elif entry["type"] == "symlink":
+                os.symlink(entry["target"], path)
+                set_metadata(path, entry)
             else:
-                self.check_digest(entry["content"])
-                with open(leaf, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                     try:
                         self.write(entry["content"], file)
                     except FAULTS:
-                        os.unlink(leaf)
+                        os.unlink(path)
+                        print(f"bgbackup_reader: {path} cannot be extracted", file=sys.stderr)
                         raise
-            set_metadata(leaf, entry)
+                set_metadata(path, entry)
         for entry in reversed(folders):
-            set_metadata(enter(entry["path"]), entry)
+            set_metadata(entry["path"] or b".", entry)
 
 
-def set_metadata(leaf, entry):
+def set_metadata(path, entry):
     root = os.geteuid() == 0
     if root:
-        os.chown(leaf, entry["owner"], entry["group"], follow_symlinks=False)
+        os.chown(path, entry["owner"], entry["group"], follow_symlinks=False)
     for name, value in entry["xattrs"]:
         if root or name.startswith((b"user.", b"system.")):
-            os.setxattr(leaf, name, value, follow_symlinks=False)
+            os.setxattr(path, name, value, follow_symlinks=False)
     if entry["type"] != "symlink":
-        os.chmod(leaf, entry["mode"])
-    os.utime(leaf, ns=(entry["time"], entry["time"]), follow_symlinks=False)
+        os.chmod(path, entry["mode"])
+    os.utime(path, ns=(entry["time"], entry["time"]), follow_symlinks=False)
 
 
 def show(record):
     print(json.dumps(record, default=lambda text: text.decode("utf-8", "surrogateescape")))
+
+
+def run(options, repository):
+    names = repository.names("snapshots/" + DIGIT * 16 + "-" + DIGIT * 32)
+    if options.command == "list":
+        for name in names:
+            try:
+                show(repository.snapshot(name)[0])
+            except FAULTS as error:
+                repository.fault(error)
+        return
+    chosen = [name for name in names if name[17:].startswith(options.snapshot)]
+    chosen = names[-1:] if options.snapshot == "latest" else chosen
+    if len(chosen) != 1:
+        note(f"{len(chosen)} snapshots are meant by {options.snapshot}", 1)
+    repository.read_indexes()
+    if options.command == "extract":
+        return repository.extract(chosen[0], options.target)
+    for entry in repository.entries(chosen[0]):
+        content = entry.pop("content", None)
+        show(entry | ({"size": Cursor(content).varint()} if content else {}))
 
 
 def main():
@@ -450,31 +456,17 @@ def main():
         commands.add_parser(command).add_argument("snapshot", help="an id, a prefix of one, or `latest`")
     commands.choices["extract"].add_argument("target")
     options = parser.parse_args()
-    repository = Repository(options.repository,
-                            pathlib.Path(options.password_file).read_bytes().removesuffix(b"\n"))
-    names = repository.names("snapshots/" + DIGIT * 16 + "-" + DIGIT * 32)
-    if options.command == "list":
-        for name in names:
-            try:
-                show(repository.snapshot(name)[0])
-            except FAULTS as error:
-                note(f"{repository.reading}: {error or 'wrong MAC'}")
-        return
-    chosen = [name for name in names if name[17:].startswith(options.snapshot)]
-    chosen = names[-1:] if options.snapshot == "latest" else chosen
-    if len(chosen) != 1:
-        stop(1, f"{len(chosen)} snapshots are meant by {options.snapshot}")
-    repository.read_indexes()
-    if options.command == "extract":
-        return repository.extract(chosen[0], options.target)
-    for entry in repository.entries(chosen[0]):
-        content = entry.pop("content", None)
-        show(entry | ({"size": Cursor(content).varint()} if content else {}))
+    try:
+        password = pathlib.Path(options.password_file).read_bytes().removesuffix(b"\n")
+        repository = Repository(options.repository, password)
+        try:
+            run(options, repository)
+        except FAULTS as error:
+            repository.fault(error)
+    except OSError as error:
+        note(error, 1)
+    sys.exit(17 if damage else 0)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FAULTS as error:
-        note(error or "wrong MAC")
-    sys.exit(17 if damage else 0)
+    main()

@@ -15,7 +15,14 @@ final class OutputFiles: Sendable {
     private static let limit = 128
 
     init(_ tree: TargetTree, _ plan: RestorePlan) {
-        make = { try tree.openForWriting(plan.files[$0].path) }
+        make = { index in
+            let file = plan.files[index]
+            let output = try tree.openForWriting(file.path)
+            // Reserved first, written after: the extents of a file lie together,
+            // and direct writes need no allocation of their own.
+            for range in file.dataRanges { output.preallocate(range) }
+            return output
+        }
     }
 
     /// For a device or image: every file is this one.

@@ -10,6 +10,13 @@
 static inline size_t bgb_zstd_set_level(ZSTD_CCtx *ctx, int level) {
     return ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level);
 }
+static inline size_t bgb_zstd_set_fast(ZSTD_CCtx *ctx, int hash_log, int min_match, int acceleration) {
+    size_t code = ZSTD_CCtx_setParameter(ctx, ZSTD_c_strategy, ZSTD_fast);
+    if (!ZSTD_isError(code)) code = ZSTD_CCtx_setParameter(ctx, ZSTD_c_hashLog, hash_log);
+    if (!ZSTD_isError(code)) code = ZSTD_CCtx_setParameter(ctx, ZSTD_c_minMatch, min_match);
+    if (!ZSTD_isError(code)) code = ZSTD_CCtx_setParameter(ctx, ZSTD_c_targetLength, acceleration);
+    return code;
+}
 static inline size_t bgb_zstd_force_literals(ZSTD_CCtx *ctx, int on) {
     return ZSTD_CCtx_setParameter(ctx, (ZSTD_cParameter)1002, on ? 1 : 0);
 }

@@ -93,7 +93,7 @@ import Testing
 
     private func expectSameData(_ one: SourceFile, _ other: SourceFile, size: Int64) throws {
         let ranges = try one.dataRanges(size: size)
-        #expect(try other.dataRanges(size: size) == ranges, "holes of \(printable(one.path))")
+        try #require(try other.dataRanges(size: size) == ranges, "holes of \(printable(one.path))")
         let (left, right) = (AlignedBuffer(capacity: 1 << 20), AlignedBuffer(capacity: 1 << 20))
         for range in ranges {
             for offset in stride(from: range.lowerBound, to: range.upperBound, by: left.capacity) {

@@ -35,7 +35,9 @@ import Testing
         let directory = TestDirectory()
         directory.makeDirectory("tmp")
         directory.makeDirectory("keep")
-        for path in ["tmp/a", "keep/a", "keep/b", "keep/c", "tmp2"] { directory.write(path, [1]) }
+        for (index, path) in ["tmp/a", "keep/a", "keep/b", "keep/c", "tmp2"].enumerated() {
+            directory.write(path, noise(100 + index))
+        }
         var asked: [String] = []
         let scan = try Scan(directory.path) { path, isDirectory in
             let text = String(decoding: path, as: UTF8.self)
@@ -43,6 +45,8 @@ import Testing
             return text == "tmp" || text == "keep/b"
         }
         #expect(scan.paths == ["", "keep", "keep/a", "keep/c", "tmp2"])
+        // Files are opened ahead: none may be taken for the one passed over.
+        #expect(scan.nodes.filter { $0.kind == .file }.map(\.stat.size) == [101, 103, 104])
         #expect(asked == ["keep/", "keep/a", "keep/b", "keep/c", "tmp/", "tmp2"])
     }
 

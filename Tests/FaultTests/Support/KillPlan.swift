@@ -31,6 +31,7 @@ struct BackupStage: Sendable {
         first = id
         firstTree = try Fixture.hash(volume)
         firstTreeUntimed = try Fixture.hash(volume, omitting: ["mtime_ns"])
+        try Program.run("/bin/cp", ["-a", volume, work.path("first-volume")])
         try SmallVolume.change(volume)
         secondTree = try Fixture.hash(volume)
         workspace = work
