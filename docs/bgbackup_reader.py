@@ -161,7 +161,7 @@ class Repository:
         return sorted(path.name for path in self.root.glob(pattern))
 
     def fault(self, error):
-        note(f"{self.reading}: {error or 'wrong MAC'}")
+        note(f"{self.reading}: {str(error) or 'wrong MAC'}")
 
     def read(self, name, limit, offset=0, count=-1):
         self.reading = name

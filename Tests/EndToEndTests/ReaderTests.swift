@@ -1,0 +1,85 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The reader was written from docs/format.md alone: what it makes of a
+/// repository is what the document says.
+@Suite("The independent reader", .enabled(if: Reader.python != nil, "needs Python with the cryptography module"))
+struct ReaderTests {
+    let catalog: Catalog
+
+    init() throws { catalog = try Catalog.shared.get() }
+
+    @Test func `It lists the snapshots as the program does`() throws {
+        let listed = try Reader.lines(catalog.workspace, "list")
+        #expect(listed.compactMap { $0["id"] as? String } == [catalog.first, catalog.other, catalog.second])
+        let shown = try catalog.workspace.show(catalog.second).fields
+        let read = try #require(listed.last)
+        for name in ["volume", "node", "parent", "started", "finished", "agent", "lineage", "kind"] {
+            #expect(read[name] as? String == shown[name] as? String, "\(name)")
+        }
+        #expect(read["statistics"] as? [String: Int] == shown["statistics"] as? [String: Int])
+    }
+
+    @Test func `It lists the paths of a snapshot as the program does`() throws {
+        let entries = try Reader.lines(catalog.workspace, "ls", catalog.first)
+        // Its path of the root is empty, as in the format; `ls` leaves the root out.
+        #expect(entries.count - 1 == (try catalog.workspace.list(catalog.first)).count)
+        let sparse = try #require(entries.first { $0["path"] as? String == Catalog.sparse })
+        #expect(sparse["size"] as? Int == 900_001)
+    }
+
+    @Test func `It extracts each snapshot identical to the volume at its time`() throws {
+        for (snapshot, source) in [(catalog.first, catalog.before), (String(catalog.second.prefix(8)), catalog.after)] {
+            let target = catalog.workspace.path("read-\(snapshot)")
+            let result = try Reader.run(catalog.workspace, "extract", snapshot, target)
+            #expect(result.status == 0, "\(result.errors)")
+            try expectIdentical(source, target)
+        }
+    }
+
+    @Test func `It extracts the image of a device snapshot`() throws {
+        let workspace = try Workspace("reader")
+        let files = try Volume(workspace.path("files"))
+        try files.write("image", noise(300_000, seed: 4), at: 777_777, size: 5_000_001)
+        try workspace.backup(files("image"))
+        let target = workspace.path("target")
+        let result = try Reader.run(workspace, "extract", "latest", target)
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(try Volume(target).read("image") == files.read("image"))
+    }
+
+    @Test func `It refuses a wrong password with exit 12 and a used target with 15`() throws {
+        var other = catalog.workspace
+        other.environment["BGBACKUP_PASSWORD_FILE"] = other.path("writer-key")
+        #expect(try Reader.run(other, "list").status == 12)
+        #expect(try Reader.run(catalog.workspace, "extract", "latest", catalog.before).status == 15)
+    }
+}
+
+/// `docs/bgbackup_reader.py`.
+enum Reader {
+    /// The first Python here that has the module.
+    static let python = ["/usr/bin/python3", "python3"].first {
+        (try? Program.run("/usr/bin/env", [$0, "-c", "import cryptography"]).status) == 0
+    }
+
+    static func run(_ workspace: Workspace, _ command: String...) throws -> Program.Result {
+        try run(workspace, command)
+    }
+
+    static func lines(
+        _ workspace: Workspace, _ command: String..., sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> [[String: Any]] {
+        let result = try run(workspace, command)
+        try #require(result.status == 0, "\(result.errors)", sourceLocation: sourceLocation)
+        return try result.output.split(separator: "\n").map {
+            try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+        }
+    }
+
+    private static func run(_ workspace: Workspace, _ command: [String]) throws -> Program.Result {
+        let options = [workspace.repository, "--password-file", workspace.environment["BGBACKUP_PASSWORD_FILE"]!]
+        return try Program.run("/usr/bin/env", [python!, Program.root + "docs/bgbackup_reader.py"] + options + command)
+    }
+}

@@ -1,0 +1,84 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+@Suite("A restore that was killed midway")
+struct ResumeTests {
+    let workspace: Workspace
+    let volume: Volume
+    let target: Volume
+    let first: String
+    let second: String
+    private static let marker = ".bgbackup-incomplete"
+    private static let megabyte: Int64 = 1 << 20
+
+    init() throws {
+        workspace = try Workspace("resume")
+        volume = try Volume(workspace.path("volume"))
+        target = try Volume(workspace.path("target"))
+        for index in 0..<4 { try volume.writeRandom("collections/c/0/segments/s\(index)/vector_storage/matrix.dat", megabytes: 40) }
+        try volume.writeRandom("collections/c/0/wal/open-1", megabytes: 30)
+        try volume.write("collections/c/config.json", "{}")
+        try volume.link("collections/c/0/wal/open-1", "second-name")
+        try volume.symlink("nowhere", "link")
+        try volume.setMode("collections/c/config.json", 0o400)
+        first = try workspace.backup(volume).id
+        try volume.write("collections/c/config.json", "{\"new\": 1}")
+        second = try workspace.backup(volume).id
+    }
+
+    private func allocated() throws -> Int64 {
+        Int64(try target.shell("du -s --block-size=1 . | cut -f 1").trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0
+    }
+
+    /// Kills a restore of the second snapshot when this much is there.
+    private func interrupt(at bytes: Int64, _ more: String...) throws {
+        let restore = try workspace.start(["restore", second, "--target", target.path] + more)
+        try restore.wait { try allocated() >= bytes }
+        #expect(restore.end(SIGKILL) == 128 + SIGKILL)
+    }
+
+    @Test func `The target is marked, refused, and finished by --resume without writing again what is there`() throws {
+        try interrupt(at: 40 * Self.megabyte)
+        #expect(target.exists(Self.marker))
+        let present = try allocated()
+        try #require(present < 170 * Self.megabyte, "the restore had ended all but")
+
+        let plain = try workspace.expect(15, ["restore", second, "--target", target.path, "--json"])
+        #expect(plain.errors.contains("unfinished") && plain.errors.contains("--resume"))
+        let other = try workspace.expect(15, ["restore", first, "--target", target.path, "--resume", "--json"])
+        #expect(other.errors.contains(second))
+        try workspace.restore(second, onto: "target", "--resume", "--include", "link", status: 15)
+        let backup = try workspace.expect(1, ["backup", target.path, "--json"])
+        #expect(backup.errors.contains("restore that did not end"))
+        #expect(try allocated() == present)
+
+        try interrupt(at: present + 40 * Self.megabyte, "--resume")
+        #expect(target.exists(Self.marker))
+        let summary = try workspace.restore(second, onto: "target", "--resume")
+        let (written, kept) = (try summary.number("bytes_written"), try summary.number("bytes_kept"))
+        #expect(written < 170 * Self.megabyte - (present + 40 * Self.megabyte) / 2)
+        #expect(kept > 40 * Self.megabyte)
+        #expect(try written + kept == summary.number("bytes_total"))
+        #expect(!target.exists(Self.marker))
+        try expectIdentical(volume.path, target.path)
+        #expect(try workspace.backup(target).number("bytes_new") < 64 << 10)
+    }
+
+    @Test func `SIGTERM ends it with 143 and the rest can be resumed`() throws {
+        let restore = try workspace.start(["restore", second, "--target", target.path, "--json"])
+        try restore.wait { try allocated() >= 20 * Self.megabyte }
+        #expect(restore.end(SIGTERM) == 128 + SIGTERM)
+        #expect(target.exists(Self.marker))
+        try workspace.restore(second, onto: "target", "--resume")
+        try expectIdentical(volume.path, target.path)
+    }
+
+    @Test func `What was altered meanwhile is written again`() throws {
+        try interrupt(at: 60 * Self.megabyte)
+        try target.shell("find . -name matrix.dat -size +0 -exec dd if=/dev/zero of={} bs=4096 seek=3 count=600 conv=notrunc status=none ';'")
+        try workspace.restore(second, onto: "target", "--resume")
+        try expectIdentical(volume.path, target.path)
+    }
+}
