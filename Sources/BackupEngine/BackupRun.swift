@@ -46,6 +46,8 @@ public struct BackupReport: Sendable {
     public var bytesStored: Int64 = 0
     public var duration = 0.0
     public var captureDuration = 0.0
+    /// What is worth knowing and takes nothing from the snapshot.
+    public var warnings: [String] = []
     /// What could not be read, or changed while it was read. Not empty: exit 3.
     public var problems: [String] = []
 
@@ -139,7 +141,7 @@ public final class BackupRun {
         guard let directory = options.stateDirectory else { return nil }
         let folder = "\(directory)/\(repository.id)"
         guard LocalFile.makeDirectory(folder) else {
-            report.problems.append("the state directory \(folder) cannot be made: the next backup reads everything again")
+            report.warnings.append("the state directory \(folder) cannot be made: the next backup reads everything again")
             return nil
         }
         return "\(folder)/\(lineage)"
@@ -164,7 +166,7 @@ public final class BackupRun {
                 node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content.encoded)
         }
         if !nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id) {
-            report.problems.append("the state \(place).state could not be written: the next backup reads everything again")
+            report.warnings.append("the state \(place).state could not be written: the next backup reads everything again")
         }
     }
 

@@ -17,7 +17,8 @@ struct ProgressTests {
 
     /// Runs a backup in a terminal of its own.
     private func terminal(_ words: String) throws -> String {
-        let command = "stty cols 100; '\(Program.binary)' backup '\(volume.path)' --writer-key '\(workspace.writerKey())' --rescan \(words)"
+        let key = try workspace.writerKey()
+        let command = "stty cols 100; '\(Program.binary)' backup '\(volume.path)' --writer-key '\(key)' --rescan \(words)"
         let result = try Program.tool(
             "script", ["-qec", command, "/dev/null"], environment: workspace.environment.merging(["SHELL": "/bin/sh"]) { $1 })
         try #require(result.status == 0, "\(result.output)")

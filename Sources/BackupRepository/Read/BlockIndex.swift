@@ -33,9 +33,26 @@ public final class BlockIndex {
 
     var recordCount: Int { runs.reduce(0) { $0 + $1.recordCount } }
 
-    func find(_ id: BlockID) -> Location? {
+    /// Where a block is, or nil where no index object knows it. A run that turns
+    /// out damaged is thrown away and made again from the repository.
+    func find(_ id: BlockID, _ store: any ObjectStore, _ keys: KeyRing) async throws -> Location? {
+        do {
+            return try find(id)
+        } catch is IndexRun.Damaged {
+            try await load(store, keys)
+            return try find(id)
+        }
+    }
+
+    func find(_ id: BlockID) throws -> Location? {
         for run in runs {
-            if let location = run.find(id) { return location }
+            do {
+                if let location = try run.find(id) { return location }
+            } catch {
+                runs.removeAll { $0 === run }
+                if let path = run.path { unlink(path) }
+                throw error
+            }
         }
         return nil
     }
@@ -46,7 +63,7 @@ public final class BlockIndex {
             try await store.list(IndexObject.prefix).compactMap { info in
                 IndexObject.id(name: info.name).map { ($0, info.name) }
             }, uniquingKeysWith: { first, _ in first })
-        openCached(listed: Set(listed.keys))
+        if runs.isEmpty { openCached(listed: Set(listed.keys)) }
         let covered = runs.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
         var batch = Batch()
         for (id, name) in listed.sorted(by: { $0.key < $1.key }) where !covered.contains(id) {

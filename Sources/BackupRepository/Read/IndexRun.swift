@@ -8,8 +8,7 @@ import Glibc
 ///
 /// Only the head is resident: 8 bytes per page of 102 records, and a Bloom
 /// filter of 10 bits per record. A page is read when the filter says so, and
-/// checked, because a wrong page would silently lose a block. A damaged run
-/// costs time: its records count as unknown.
+/// checked, because a wrong page would silently lose a block.
 final class IndexRun {
     static let recordSize = 40
     static let pageSize = 4096
@@ -40,12 +39,16 @@ final class IndexRun {
 
     // MARK: - Finding
 
-    func find(_ id: BlockID) -> Location? {
+    /// A page of the cache is not what was written: the run has to be made anew.
+    struct Damaged: Error {}
+
+    /// Throws `Damaged`.
+    func find(_ id: BlockID) throws -> Location? {
         guard recordCount > 0, Self.mayHold(filter, id) else { return nil }
         // Ids of equal first words may begin on the page before.
         var page = upperBound(of: id.words.0) - 1
         while page >= 0 {
-            guard let bytes = self.page(page) else { return nil }
+            guard let bytes = self.page(page) else { throw Damaged() }
             if let found = search(bytes, id, records: records(on: page)) { return found }
             guard firstWords[page] == id.words.0 else { return nil }
             page -= 1

@@ -101,7 +101,7 @@ public final class RepositoryWriter {
             }
             if let ticket = tickets[id] {
                 places.append(.new(ticket: ticket))
-            } else if let location = index.find(id) {
+            } else if let location = try await index.find(id, repository.store, repository.keys) {
                 places.append(.stored(location))
             } else {
                 tickets[id] = nextTicket

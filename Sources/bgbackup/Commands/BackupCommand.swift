@@ -59,6 +59,7 @@ struct BackupCommand: AsyncParsableCommand {
         let capture_seconds: Double
         let dry_run: Bool
         let problems: [String]
+        let warnings: [String]
     }
 
     mutating func run() async throws {
@@ -81,6 +82,7 @@ struct BackupCommand: AsyncParsableCommand {
     }
 
     private func show(_ report: BackupReport) throws {
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
         for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
         if report.problems.count > 20, !global.verbose {
             Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them, so does 'bgbackup show'")
@@ -94,7 +96,7 @@ struct BackupCommand: AsyncParsableCommand {
                     files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
                     bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
                     duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
-                    dry_run: dry.dryRun, problems: report.problems), lines: true)
+                    dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
         }
         guard !global.quiet else { return }
         let files = "\(report.filesNew) new, \(report.filesChanged) changed, \(report.filesUnmodified) unmodified"

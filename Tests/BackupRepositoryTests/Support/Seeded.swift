@@ -78,7 +78,7 @@ struct Seeded: RandomNumberGenerator {
     mutating func metadata() -> Entry.Metadata {
         Entry.Metadata(
             mode: UInt32(number(0...0o7777)), owner: UInt32(truncatingIfNeeded: next()), group: UInt32(number(0...70000)),
-            modified: Int64(bitPattern: next() >> UInt64(number(0...40))) * (number(0...1) == 0 ? 1 : -1) ,
+            modified: Int64(next() >> UInt64(number(1...40))) * (number(0...1) == 0 ? 1 : -1),
             attributes: (0..<number(0...3)).map { _ in
                 Entry.Attribute(name: Array("user.".utf8) + bytes(number(1...20)), value: bytes(number(0...300)))
             })

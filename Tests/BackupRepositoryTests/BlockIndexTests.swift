@@ -1,0 +1,191 @@
+import BackupBase
+import Foundation
+import TestSupport
+import Testing
+
+@testable import BackupRepository
+
+@Suite struct BlockIndexTests {
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory("index") }
+
+    private func records(_ count: Int, _ random: inout Seeded) -> [IndexRun.Record] {
+        (0..<count).map { IndexRun.Record(id: random.block(), pack: UInt32($0 % 3), ordinal: UInt32($0)) }.sorted { $0.id < $1.id }
+    }
+
+    @Test(arguments: [0, 1, 101, 102, 103, 204, 205, 5000], [true, false])
+    func `a run finds every record and nothing else`(_ count: Int, _ inFile: Bool) throws {
+        var random = Seeded(count)
+        let records = records(count, &random)
+        let packs = (0..<3).map { _ in random.id() }
+        let covers: Set = [random.id()]
+        let path = inFile ? directory("a.run") : nil
+        var run = IndexRun(sorted: records, count: count, packs: packs, covers: covers, path: path)
+        for _ in 0..<(inFile ? 2 : 1) {
+            #expect(run.recordCount == count && run.packs == packs && run.covers == covers)
+            for record in records where run.find(record.id) != Location(pack: packs[Int(record.pack)], ordinal: Int(record.ordinal)) {
+                Issue.record("a record is not found")
+            }
+            for _ in 0..<2000 where run.find(random.block()) != nil { Issue.record("something is found that is not there") }
+            if let path { run = try #require(IndexRun(path: path)) }
+        }
+    }
+
+    @Test func `ids that share their first word are all found, over page borders`() {
+        var random = Seeded(7)
+        let records = (0..<500).map { number in
+            IndexRun.Record(id: BlockID((42, random.next(), random.next(), UInt64(number))), pack: 0, ordinal: UInt32(number))
+        }.sorted { $0.id < $1.id }
+        let run = IndexRun(sorted: records, count: 500, packs: [random.id()], covers: [random.id()], path: nil)
+        for record in records { #expect(run.find(record.id)?.ordinal == Int(record.ordinal)) }
+        #expect(run.find(BlockID((42, 0, 0, 0))) == nil)
+    }
+
+    @Test(arguments: 0..<30) func `a damaged page makes its records unknown, never wrong`(_ seed: Int) throws {
+        var random = Seeded(seed)
+        let records = records(1000, &random)
+        let packs = (0..<3).map { _ in random.id() }
+        let path = directory("a.run")
+        let run = IndexRun(sorted: records, count: 1000, packs: packs, covers: [random.id()], path: path)
+        let page = random.number(0...9)
+        let file = try FileHandle(forUpdating: URL(filePath: path))
+        try file.seek(toOffset: UInt64(page * IndexRun.pageSize + random.number(0...4095)))
+        let byte = try #require(try file.read(upToCount: 1)?.first)
+        try file.seek(toOffset: try file.offset() - 1)
+        try file.write(contentsOf: Data([byte ^ 4]))
+        try file.close()
+        for run in [run, try #require(IndexRun(path: path))] {
+            var unknown = 0
+            for record in records {
+                guard let found = run.find(record.id) else { unknown += 1; continue }
+                #expect(found == Location(pack: packs[Int(record.pack)], ordinal: Int(record.ordinal)))
+            }
+            #expect(unknown == (page == 9 ? 1000 - 9 * 102 : 102))
+        }
+    }
+
+    @Test(arguments: 0..<60) func `a run with a damaged head or end is none`(_ seed: Int) throws {
+        var random = Seeded(seed)
+        let path = directory("a.run")
+        _ = IndexRun(sorted: records(300, &random), count: 300, packs: [random.id()], covers: [random.id()], path: path)
+        let bytes = Array(try Data(contentsOf: URL(filePath: path)))
+        let head = bytes[(3 * IndexRun.pageSize)...]
+        try Data(bytes[..<(3 * IndexRun.pageSize)] + mutated(Array(head), &random)).write(to: URL(filePath: path))
+        if Array(try Data(contentsOf: URL(filePath: path))) != bytes { #expect(IndexRun(path: path) == nil) }
+        for size in [0, 1, 47, 48, bytes.count / 2, bytes.count - 1] {
+            try Data(bytes.prefix(size)).write(to: URL(filePath: path))
+            #expect(IndexRun(path: path) == nil)
+        }
+        #expect(IndexRun(path: directory("nowhere")) == nil)
+    }
+
+    // MARK: - The index
+
+    private func object(_ random: inout Seeded, packs: Int = 2, blocks: Int = 40) -> IndexObject {
+        var object = IndexObject()
+        for _ in 0..<packs {
+            var trailer = PackTrailer(cohort: .mutable)
+            trailer.add(sealedLength: 1000, blocks: (0..<blocks).map { _ in (id: random.block(), length: 25) })
+            object.packs.append(IndexObject.Pack(id: random.id(), size: trailer.end + 5000, trailer: trailer))
+        }
+        return object
+    }
+
+    private func expect(_ index: BlockIndex, holds objects: [IndexObject], _ location: SourceLocation = #_sourceLocation) {
+        for pack in objects.flatMap(\.packs) {
+            for (ordinal, id) in pack.trailer.ids.enumerated() where index.find(id) != Location(pack: pack.id, ordinal: ordinal) {
+                Issue.record("block \(ordinal) of \(pack.id) is not found", sourceLocation: location)
+            }
+        }
+    }
+
+    @Test(arguments: [true, false]) func `more than eight runs become one that holds them all`(_ inFile: Bool) throws {
+        var random = Seeded(1)
+        let index = BlockIndex(directory: inFile ? directory("runs") : nil, ambient: .system)
+        let objects = (0..<30).map { _ in object(&random) }
+        for object in objects {
+            index.add(object, id: random.id())
+            #expect(!inFile || (try FileManager.default.contentsOfDirectory(atPath: directory("runs"))).count <= 8)
+        }
+        #expect(index.recordCount == 30 * 80)
+        expect(index, holds: objects)
+        for _ in 0..<5000 where index.find(random.block()) != nil { Issue.record("something is found that is not there") }
+    }
+
+    @Test func `a block that several packs hold is found in one of them`() {
+        var random = Seeded(2)
+        let index = BlockIndex(directory: nil, ambient: .system)
+        let first = object(&random)
+        var second = object(&random)
+        second.packs[0] = IndexObject.Pack(id: random.id(), size: 10_000, trailer: first.packs[0].trailer)
+        for _ in 0..<12 { for object in [first, second] { index.add(object, id: random.id()) } }
+        for (ordinal, id) in first.packs[0].trailer.ids.enumerated() {
+            let found = index.find(id)
+            #expect(found?.ordinal == ordinal && [first.packs[0].id, second.packs[0].id].contains(found?.pack))
+        }
+    }
+
+    @Test func `a merge with a damaged page keeps answering from the good ones`() throws {
+        var random = Seeded(3)
+        let index = BlockIndex(directory: directory("runs"), ambient: .system)
+        let objects = (0..<20).map { _ in object(&random, packs: 4, blocks: 60) }
+        index.add(objects[0], id: random.id())
+        let path = directory("runs/\(try FileManager.default.contentsOfDirectory(atPath: directory("runs"))[0])")
+        let file = try FileHandle(forUpdating: URL(filePath: path))
+        try file.seek(toOffset: 5000)
+        try file.write(contentsOf: Data([1, 2, 3]))
+        try file.close()
+        for object in objects.dropFirst() { index.add(object, id: random.id()) }
+        expect(index, holds: Array(objects.dropFirst()))
+        for pack in objects[0].packs {
+            for (ordinal, id) in pack.trailer.ids.enumerated() {
+                if let found = index.find(id) { #expect(found == Location(pack: pack.id, ordinal: ordinal)) }
+            }
+        }
+    }
+
+    @Test func `the cache is taken over, completed, and dropped when its index objects are gone`() async throws {
+        let test = try TestRepository()
+        var random = Seeded(4)
+        func put(_ object: IndexObject) async throws -> ObjectID {
+            let id = random.id()
+            let sealed = try object.sealed(test.keys, id: id, salt: random.bytes(32))
+            try await test.store.put(IndexObject.name(id), sealed, ifAbsent: true)
+            return id
+        }
+        let (one, two) = (object(&random), object(&random))
+        let first = try await put(one)
+        let cache = directory("cache")
+        let index = BlockIndex(directory: cache, ambient: .system)
+        try await index.load(test.store, test.keys)
+        expect(index, holds: [one])
+        _ = try await put(two)
+        let again = BlockIndex(directory: cache, ambient: .system)
+        try await again.load(test.store, test.keys)
+        expect(again, holds: [one, two])
+        try await test.store.delete(IndexObject.name(first))
+        let pruned = BlockIndex(directory: cache, ambient: .system)
+        try await pruned.load(test.store, test.keys)
+        expect(pruned, holds: [two])
+        for id in one.packs.flatMap(\.trailer.ids) { #expect(pruned.find(id) == nil, "a block of an index that is gone") }
+    }
+
+    @Test(arguments: 0..<100) func `an index object comes back, and changed bytes are refused`(_ seed: Int) throws {
+        var random = Seeded(seed)
+        let ring = KeyRing.generate(repository: random.id())
+        let id = random.id()
+        let sealed = Array(try object(&random).sealed(ring, id: id, salt: random.bytes(32)).bytes)
+        #expect(try IndexObject(opening: sealed, ring, id: id).packs.count == 2)
+        // A writer can read it, another repository cannot.
+        #expect(try IndexObject(opening: sealed, ring.writer, id: id).packs.count == 2)
+        #expect(throws: FormatError.self) { try IndexObject(opening: sealed, .generate(repository: ring.repository), id: id) }
+        #expect(throws: FormatError.self) { try IndexObject(opening: sealed, ring, id: random.id()) }
+        for _ in 0..<5 {
+            let changed = mutated(sealed, &random)
+            if changed != sealed, changed[..<min(11, changed.count)] != sealed[..<11] || changed.dropFirst(16) != sealed.dropFirst(16) {
+                #expect(throws: FormatError.self) { try IndexObject(opening: changed, ring, id: id) }
+            }
+        }
+    }
+}

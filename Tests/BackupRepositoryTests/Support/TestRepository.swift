@@ -1,0 +1,108 @@
+import BackupBase
+import Foundation
+import ObjectStorage
+import TestSupport
+
+@testable import BackupRepository
+
+/// A repository in a directory of its own, opened without a password: deriving
+/// a key takes longer than most of these tests.
+struct TestRepository {
+    let directory: TemporaryDirectory
+    let store: LocalStore
+    let repository: Repository
+    var keys: KeyRing { repository.keys }
+    static let executor = BlockingExecutor(threads: 4)
+
+    init(_ label: String = "unit") throws {
+        directory = try TemporaryDirectory(label)
+        store = LocalStore(path: directory.path)
+        let ring = KeyRing.generate(repository: .random(.system))
+        let configuration = Configuration(
+            repository: "\(ring.repository)", created: "2026-01-01T00:00:00Z",
+            publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: [:])
+        repository = Repository(
+            store: store, keys: ring, configuration: configuration, executor: Self.executor, ambient: .system)
+    }
+}
+
+extension Repository {
+    /// Stores blocks, each where the writer puts it.
+    func store(_ blocks: [[UInt8]], cohort: Cohort = .metadata) async throws -> [Location] {
+        try await withWriter(cache: nil, width: 2) { writer in
+            var places: [RepositoryWriter.Place] = []
+            for block in blocks {
+                let buffer = writer.buffers.take()
+                buffer.memory.copyBytes(from: block)
+                buffer.count = block.count
+                let id = self.keys.blockHasher.id(of: buffer.bytes)
+                let region = HashedRegion(buffer: buffer, blocks: [HashedRegion.Block(range: 0..<block.count, id: id)])
+                places += try await writer.add(region, cohort: cohort)
+            }
+            try await writer.settleTickets()
+            return places.map {
+                switch $0 {
+                case .stored(let location): location
+                case .new(let ticket): writer.location(ofTicket: ticket)
+                case .zero: preconditionFailure("not asked for")
+                }
+            }
+        }
+    }
+
+    func record(_ sequence: UInt64 = 1) -> SnapshotRecord {
+        SnapshotRecord(
+            sequence: sequence, node: "n", volume: "/v", kind: .tree, lineage: "0123456789abcdef", parent: nil,
+            started: "2026-01-01T00:00:00Z", finished: "2026-01-01T00:00:01Z", capture: "none", consistency: .fuzzy,
+            tags: [], set: nil, agent: "test", complete: true, problems: [], statistics: [:])
+    }
+
+    /// Commits a snapshot of these entries, one chunk each.
+    func commit(_ entries: [Entry]) async throws -> SnapshotName {
+        let chunks = entries.map { entry in
+            var writer = ByteWriter()
+            entry.encode(after: [], to: &writer)
+            return writer.bytes
+        }
+        var manifest = Extents()
+        for location in try await store(chunks) { manifest.append(location) }
+        return try await commit(record(), manifest: manifest).name
+    }
+
+    /// A snapshot object with any body, sealed as the writer would.
+    func put(body: [UInt8]) async throws -> SnapshotName {
+        let name = SnapshotName(sequence: 1, id: .random(ambient))
+        let (header, sealing) = try keys.newObject(.snapshot, name.id)
+        let object = header.bytes + (try sealing.seal(body, position: Sealing.body))
+        try await store.put(name.object, AlignedBuffer(copying: object), ifAbsent: true)
+        return name
+    }
+
+    /// A file's content of these blocks, with the digest they give.
+    func content(_ extents: Extents, ids: [BlockID], size: Int64, blockSize: Int = 4096) -> Content {
+        var digest = keys.digestHasher.fileDigest(size: size, blockSize: blockSize)
+        for id in ids { digest.add(id) }
+        return Content(
+            size: size, blockSize: blockSize, digest: digest.finish(),
+            layout: .inline(Content.Part(dataRanges: size > 0 ? [0..<size] : [], extents: extents)))
+    }
+}
+
+extension Entry {
+    static let root = Entry(path: [], kind: .directory(plain))
+    static let plain = Metadata(mode: 0o755, owner: 0, group: 0, modified: 0, attributes: [])
+
+    static func file(_ name: String, _ content: Content) -> Entry { Entry(path: Array(name.utf8), kind: .file(plain, content)) }
+}
+
+/// The code of the error that `body` throws, or nil.
+func code(_ body: () async throws -> Void) async -> BackupError.Code? {
+    do {
+        try await body()
+        return nil
+    } catch let error as BackupError {
+        return error.code
+    } catch {
+        return .failed
+    }
+}
