@@ -37,10 +37,12 @@ public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
     private func start() {
         var thread = pthread_t()
         let argument = Unmanaged.passRetained(self).toOpaque()
-        let status = pthread_create(&thread, nil, { argument in
-            Unmanaged<BlockingExecutor>.fromOpaque(argument!).takeRetainedValue().work()
-            return nil
-        }, argument)
+        let status = pthread_create(
+            &thread, nil,
+            { argument in
+                Unmanaged<BlockingExecutor>.fromOpaque(argument!).takeRetainedValue().work()
+                return nil
+            }, argument)
         precondition(status == 0, "cannot start a thread: errno \(status)")
         pthread_detach(thread)
     }

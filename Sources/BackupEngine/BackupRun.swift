@@ -59,6 +59,10 @@ public struct BackupReport: Sendable {
 ///
 /// `SourceError` makes a problem and the run goes on; every other error ends it.
 public final class BackupRun {
+    /// By position in the scan: encoded, which is a fifth of what the parts
+    /// take as values, and volumes have millions of files.
+    typealias Contents = [Int: [UInt8]]
+
     private let repository: Repository
     private let options: BackupOptions
     private let board: ProgressBoard
@@ -158,12 +162,12 @@ public final class BackupRun {
         return state
     }
 
-    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: [Int: Content], _ name: SnapshotName) {
+    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: Contents, _ name: SnapshotName) {
         guard let place else { return }
         for (index, node) in volume.nodes.enumerated() {
             guard let content = contents[index] else { continue }
             nextState.add(
-                node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content.encoded)
+                node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content)
         }
         if !nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id) {
             report.warnings.append("the state \(place).state could not be written: the next backup reads everything again")
@@ -172,17 +176,17 @@ public final class BackupRun {
 
     // MARK: - Unchanged files
 
-    private func takeUnchanged(_ volume: VolumeScan) -> [Int: Content] {
-        var contents: [Int: Content] = [:]
+    private func takeUnchanged(_ volume: VolumeScan) -> Contents {
+        var contents: Contents = [:]
         for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
             guard let found = state?.find(node.path) else {
                 report.filesNew += 1
                 continue
             }
             if volume.canBeUnchanged, !options.rescan, !found.racy, found.stamp == LocalState.Stamp(node.stat),
-                let content = try? Content(decoding: found.content)
+                (try? Content(decoding: found.content)) != nil
             {
-                contents[index] = content
+                contents[index] = Array(found.content)
                 report.filesUnmodified += 1
             } else {
                 report.filesChanged += 1
@@ -194,7 +198,7 @@ public final class BackupRun {
     // MARK: - Reading
 
     private func read(
-        _ files: [FileToRead], of volume: VolumeScan, into writer: RepositoryWriter, _ contents: inout [Int: Content]
+        _ files: [FileToRead], of volume: VolumeScan, into writer: RepositoryWriter, _ contents: inout Contents
     ) async throws {
         var finished: [FileAssembly] = []
         let queue = ReadQueue(files, open: volume.opener)
@@ -263,13 +267,13 @@ public final class BackupRun {
 
     /// Turns finished files into contents once every block has its pack.
     private func resolve(
-        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout [Int: Content]
+        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout Contents
     ) async throws {
         try await writer.settleTickets()
         var waiting: [(assembly: FileAssembly, parts: [RepositoryWriter.Place])] = []
         for assembly in finished {
             switch assembly.draft(writer) {
-            case .inline(let content): contents[assembly.file.node] = content
+            case .inline(let content): contents[assembly.file.node] = content.encoded
             case .indirect(let parts):
                 var places: [RepositoryWriter.Place] = []
                 for part in parts { places.append(try await storeMetadata(part.encoded, writer)) }
@@ -281,20 +285,20 @@ public final class BackupRun {
         for (assembly, places) in waiting {
             var parts = Extents()
             for place in places { parts.append(Self.location(place, writer)) }
-            contents[assembly.file.node] = assembly.content(parts: parts)
+            contents[assembly.file.node] = assembly.content(parts: parts).encoded
         }
     }
 
     // MARK: - Manifest
 
     private func writeManifest(
-        _ volume: VolumeScan, _ contents: [Int: Content], _ writer: RepositoryWriter
+        _ volume: VolumeScan, _ contents: Contents, _ writer: RepositoryWriter
     ) async throws -> [RepositoryWriter.Place] {
         board.update { $0.phase = .write }
         var places: [RepositoryWriter.Place] = []
         var chunker = ManifestChunker()
         for (index, node) in volume.nodes.enumerated() {
-            guard let entry = volume.entry(index, node, contents) else { continue }
+            guard let entry = try volume.entry(index, node, contents) else { continue }
             if let chunk = try chunker.add(entry) { places.append(try await storeMetadata(chunk, writer)) }
         }
         if let chunk = chunker.finish() { places.append(try await storeMetadata(chunk, writer)) }

@@ -67,7 +67,8 @@ struct DeviceRestore {
         let target = try TargetFile.device(path: options.target)
         guard target.size >= size else {
             throw BackupError(
-                .targetFailed, "the target \(options.target) has \(formatBytes(target.size)) and the snapshot \(formatBytes(size))",
+                .targetFailed,
+                "the target \(options.target) has \(formatBytes(target.size)) and the snapshot \(formatBytes(size))",
                 hint: "Give a device or image of at least that size.")
         }
         guard options.force || options.resume || looksEmpty(target) else {

@@ -27,7 +27,9 @@ extension Repository {
         let matching = names.filter { "\($0.id)".hasPrefix(text.lowercased()) }
         guard let name = matching.first, matching.count == 1 else {
             throw BackupError(
-                .noSnapshot, matching.isEmpty ? "no snapshot's id begins with '\(text)'" : "\(matching.count) snapshots' ids begin with '\(text)'",
+                .noSnapshot,
+                matching.isEmpty
+                    ? "no snapshot's id begins with '\(text)'" : "\(matching.count) snapshots' ids begin with '\(text)'",
                 hint: "See 'bgbackup snapshots'.")
         }
         return try await snapshot(name)

@@ -127,7 +127,7 @@ struct VolumeScan {
 
     /// A node's line in the manifest; nil for a file that could not be read,
     /// and for its other names.
-    func entry(_ index: Int, _ node: ScannedNode, _ contents: [Int: Content]) -> Entry? {
+    func entry(_ index: Int, _ node: ScannedNode, _ contents: BackupRun.Contents) throws -> Entry? {
         let metadata = Entry.Metadata(
             mode: node.stat.mode, owner: node.stat.owner, group: node.stat.group, modified: node.stat.modified,
             attributes: node.attributes.map { Entry.Attribute(name: $0.name, value: $0.value) })
@@ -138,7 +138,9 @@ struct VolumeScan {
             if let earlier = links[index] {
                 return contents[earlier] == nil ? nil : Entry(path: node.path, kind: .hardLink(to: nodes[earlier].path))
             }
-            return contents[index].map { Entry(path: node.path, kind: .file(metadata, $0)) }
+            return try contents[index].map {
+                Entry(path: node.path, kind: .file(metadata, try Content(decoding: $0[...])))
+            }
         case .special: return nil
         }
     }

@@ -123,7 +123,8 @@ public final class Repository: Sendable {
                     }
                 } catch let error as FormatError {
                     throw BackupError(
-                        .damaged, "the manifest of snapshot \(snapshot.id) is not valid (\(FinishedPack.name(pack)), block \(ordinal))",
+                        .damaged,
+                        "the manifest of snapshot \(snapshot.id) is not valid (\(FinishedPack.name(pack)), block \(ordinal))",
                         cause: error)
                 }
                 for entry in entries { try await body(entry) }
@@ -149,7 +150,9 @@ public final class Repository: Sendable {
                     do {
                         part = try Content.Part(decoding: bytes, size: size, blocks: blocks)
                     } catch let error as FormatError {
-                        throw BackupError(.damaged, "a file's block list is not valid (\(FinishedPack.name(pack)), block \(number))", cause: error)
+                        throw BackupError(
+                            .damaged, "a file's block list is not valid (\(FinishedPack.name(pack)), block \(number))",
+                            cause: error)
                     }
                     try await body(part, first)
                     first += blocks

@@ -43,7 +43,7 @@ enum Main {
     }
 
     private static func finish(_ error: any Error, _ signals: SignalWatch) -> Never {
-        if let number = signals.received { 
+        if let number = signals.received {
             Terminal.note("bgbackup: ended by signal \(number); nothing that was committed is lost")
             exit(128 + number)
         }
@@ -73,9 +73,11 @@ final class SignalWatch: Sendable {
         pthread_sigmask(SIG_BLOCK, &set, nil)
         let argument = Unmanaged.passRetained(self).toOpaque()
         var thread = pthread_t()
-        pthread_create(&thread, nil, { argument in
-            Unmanaged<SignalWatch>.fromOpaque(argument!).takeRetainedValue().wait()
-        }, argument)
+        pthread_create(
+            &thread, nil,
+            { argument in
+                Unmanaged<SignalWatch>.fromOpaque(argument!).takeRetainedValue().wait()
+            }, argument)
     }
 
     private func wait() -> Never {

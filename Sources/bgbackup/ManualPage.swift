@@ -40,7 +40,8 @@ enum ManualPage {
 
     private static func page(_ command: Command, title: String, all: [Command]) -> String {
         var lines = [
-            ".TH \(title.uppercased().replacing("-", with: "\\-")) 8 \"\" \"bgbackup \(BGBackup.version)\" \"bgbackup\"", ".SH NAME",
+            ".TH \(title.uppercased().replacing("-", with: "\\-")) 8 \"\" \"bgbackup \(BGBackup.version)\" \"bgbackup\"",
+            ".SH NAME",
             "\(escaped(title)) \\- \(escaped(command.abstract ?? ""))", ".SH SYNOPSIS", synopsis(command, title),
         ]
         if let discussion = command.discussion {
@@ -80,7 +81,10 @@ enum ManualPage {
         let names = (argument.names ?? []).map { ($0.kind == "short" ? "-" : "--") + $0.name }
         let value = argument.kind == "option" || names.isEmpty ? " \\fI\(escaped(argument.valueName ?? ""))\\fR" : ""
         let head = names.map { "\\fB\(escaped($0))\\fR" }.joined(separator: ", ") + value
-        return [".TP", head.isEmpty ? " " : head, escaped([argument.abstract, argument.discussion].compactMap { $0 }.joined(separator: " "))]
+        return [
+            ".TP", head.isEmpty ? " " : head,
+            escaped([argument.abstract, argument.discussion].compactMap { $0 }.joined(separator: " ")),
+        ]
     }
 
     private static func escaped(_ text: String) -> String {

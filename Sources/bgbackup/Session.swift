@@ -66,11 +66,13 @@ struct Session {
     /// Where the node remembers volumes: `BGBACKUP_STATE_DIR`, the unit's
     /// directory, root's or the user's.
     var stateDirectory: String? {
-        directory("BGBACKUP_STATE_DIR", unit: "STATE_DIRECTORY", root: "/var/lib/bgbackup", xdg: "XDG_STATE_HOME", home: ".local/state")
+        directory(
+            "BGBACKUP_STATE_DIR", unit: "STATE_DIRECTORY", root: "/var/lib/bgbackup", xdg: "XDG_STATE_HOME", home: ".local/state")
     }
 
     var cacheDirectory: String? {
-        directory("BGBACKUP_CACHE_DIR", unit: "CACHE_DIRECTORY", root: "/var/cache/bgbackup", xdg: "XDG_CACHE_HOME", home: ".cache")
+        directory(
+            "BGBACKUP_CACHE_DIR", unit: "CACHE_DIRECTORY", root: "/var/cache/bgbackup", xdg: "XDG_CACHE_HOME", home: ".cache")
     }
 
     private func directory(_ own: String, unit: String, root: String, xdg: String, home: String) -> String? {

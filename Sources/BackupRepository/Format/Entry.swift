@@ -183,7 +183,9 @@ public struct ManifestValidator {
     public mutating func accept(_ entry: Entry) throws {
         let path = entry.path
         if path.isEmpty {
-            guard previous == nil, case .directory = entry.kind else { throw FormatError("the root is no directory or not first") }
+            guard previous == nil, case .directory = entry.kind else {
+                throw FormatError("the root is no directory or not first")
+            }
             open = [[]]
         } else {
             guard previous != nil else { throw FormatError("the root is missing") }

@@ -45,7 +45,8 @@ struct IndexObject {
         for _ in 0..<(try reader.elementCount(of: 19)) {
             let pack = try reader.id()
             let size = try reader.varint(limit: PackLimits.pack)
-            packs.append(Pack(id: pack, size: size, trailer: try PackTrailer(parsing: try reader.sized(limit: PackLimits.trailer))))
+            packs.append(
+                Pack(id: pack, size: size, trailer: try PackTrailer(parsing: try reader.sized(limit: PackLimits.trailer))))
         }
         try reader.expectEnd()
     }

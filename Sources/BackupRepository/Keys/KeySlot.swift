@@ -49,8 +49,9 @@ public struct KeySlot: Codable, Sendable, Equatable {
             let sealed = bytesFromHex(sealed), sealed.count == 64 + Sealing.tagSize
         else { throw FormatError("its fields are no keys") }
         let key = try Self.stretch(password, salt: salt, n: n, r: r, p: p)
-        guard let box = try? AES.GCM.SealedBox(
-            nonce: AES.GCM.Nonce(data: nonce), ciphertext: sealed[..<64], tag: sealed[64...]),
+        guard
+            let box = try? AES.GCM.SealedBox(
+                nonce: AES.GCM.Nonce(data: nonce), ciphertext: sealed[..<64], tag: sealed[64...]),
             let secrets = try? AES.GCM.open(box, using: key, authenticating: Self.associated(repository, slot))
         else { return nil }
         return try KeyRing(repository: repository, secrets: Array(secrets))

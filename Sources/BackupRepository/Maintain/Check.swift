@@ -228,7 +228,9 @@ public final class Check {
         do {
             var digest = FileDigest(content, repository)
             if case .indirect(_, let parts) = content.layout {
-                for case .stored(let pack, let first, let count) in parts.runs { use(pack, first: first, count: count, name, path: path) }
+                for case .stored(let pack, let first, let count) in parts.runs {
+                    use(pack, first: first, count: count, name, path: path)
+                }
             }
             try await repository.forEachPart(of: content) { part, firstBlock in
                 var block = firstBlock

@@ -72,7 +72,9 @@ public final class BlockIndex {
                 batch.add(try IndexObject(opening: bytes, keys, id: id), id: id)
             } catch let error as FormatError {
                 throw BackupError(
-                    .damaged, "index \(name) is damaged", hint: "Run 'bgbackup check'. Index objects only repeat the packs' trailers: deleted, they are rebuilt by 'bgbackup repair'.",
+                    .damaged, "index \(name) is damaged",
+                    hint:
+                        "Run 'bgbackup check'. Index objects only repeat the packs' trailers: deleted, they are rebuilt by 'bgbackup repair'.",
                     cause: error)
             }
             if batch.records.count >= 500_000 { add(&batch) }

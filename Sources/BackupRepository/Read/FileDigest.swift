@@ -28,7 +28,8 @@ public struct FileDigest {
         for step in 0..<count {
             guard Int(pack.trailer.lengths[first + step]) == content.length(ofBlock: block + step) else {
                 throw BackupError(
-                    .damaged, "block \(first + step) of pack \(FinishedPack.name(pack.id)) has another length than its file needs")
+                    .damaged, "block \(first + step) of pack \(FinishedPack.name(pack.id)) has another length than its file needs"
+                )
             }
             digest.add(pack.trailer.ids[first + step])
         }

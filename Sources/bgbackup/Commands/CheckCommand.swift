@@ -59,7 +59,8 @@ struct CheckCommand: AsyncParsableCommand {
         guard !global.quiet else { return }
         let data = report.framesRead > 0 ? ", \(report.framesRead) frames (\(formatBytes(report.bytesRead))) read" : ""
         Output.line(
-            "\(report.snapshots) snapshots with \(report.files) files, \(report.packs) packs (\(formatBytes(report.bytesStored))), \(report.indexes) indexes\(data)")
+            "\(report.snapshots) snapshots with \(report.files) files, \(report.packs) packs (\(formatBytes(report.bytesStored))), \(report.indexes) indexes\(data)"
+        )
         let notices = report.findings.filter { $0.severity == .notice }.count
         if notices > 0, !global.verbose { Output.line("\(notices) notices; -v lists them") }
         Output.line(report.isDamaged ? "The repository is damaged." : "No damage found.")
@@ -101,7 +102,8 @@ struct RepairCommand: AsyncParsableCommand {
             try Output.document(
                 Document(
                     packs_indexed: report.packs, indexes_replaced: report.damagedIndexes,
-                    indexes_written: report.written, copies_repaired: copies, packs_damaged: report.damagedPacks, dry_run: dry.dryRun), lines: true)
+                    indexes_written: report.written, copies_repaired: copies, packs_damaged: report.damagedPacks,
+                    dry_run: dry.dryRun), lines: true)
         } else if !global.quiet {
             let verb = dry.dryRun ? "would be" : "were"
             Output.line("\(report.packs) packs \(verb) indexed, \(report.damagedIndexes.count) damaged indexes \(verb) replaced")

@@ -57,7 +57,8 @@ struct RestoreCommand: AsyncParsableCommand {
         let report = try await RestoreRun(repository: repository, options: options, board: board).run(found)
         line.stop()
         if !found.record.complete, !global.quiet {
-            Terminal.note("bgbackup: this snapshot is incomplete: some files could not be read when it was made; see 'bgbackup show'")
+            Terminal.note(
+                "bgbackup: this snapshot is incomplete: some files could not be read when it was made; see 'bgbackup show'")
         }
         try show(report)
         if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
@@ -81,7 +82,8 @@ struct RestoreCommand: AsyncParsableCommand {
         if dry.dryRun { return Output.line("would restore \(what) of snapshot \("\(report.snapshot)".prefix(8)) onto \(target)") }
         let kept = report.bytesKept > 0 ? ", \(formatBytes(report.bytesKept)) were there already" : ""
         Output.line("restored snapshot \("\(report.snapshot)".prefix(8)) onto \(target): \(what)")
-        Output.line("every block verified; \(formatBytes(report.bytesWritten)) written\(kept) in \(formatDuration(report.duration))")
+        Output.line(
+            "every block verified; \(formatBytes(report.bytesWritten)) written\(kept) in \(formatDuration(report.duration))")
     }
 
     private static func parseOwner(_ text: String) throws -> (user: UInt32, group: UInt32) {
@@ -98,7 +100,8 @@ struct RestoreCommand: AsyncParsableCommand {
 }
 
 struct DumpCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "dump", abstract: "Write one file of a snapshot to standard output.")
+    static let configuration = CommandConfiguration(
+        commandName: "dump", abstract: "Write one file of a snapshot to standard output.")
 
     @OptionGroup var global: GlobalOptions
     @Argument(help: "Snapshot: id, prefix, latest or latest@NODE.") var snapshot: String

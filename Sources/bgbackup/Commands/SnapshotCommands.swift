@@ -174,7 +174,8 @@ struct ListCommand: AsyncParsableCommand {
         let owner = "\(line.uid.map { "\($0)" } ?? "-"):\(line.gid.map { "\($0)" } ?? "-")"
         let time = line.mtime.map { shortTime($0) } ?? "-"
         let space = String(repeating: " ", count: max(0, 14 - size.count))
-        return "\(kinds[line.type] ?? "?")\(line.mode == nil ? "---------" : bits)  \(owner)  \(space)\(size)  \(time)  \(line.path)"
+        return
+            "\(kinds[line.type] ?? "?")\(line.mode == nil ? "---------" : bits)  \(owner)  \(space)\(size)  \(time)  \(line.path)"
             + (line.target.map { " -> \($0)" } ?? "")
     }
 }
@@ -213,7 +214,8 @@ struct DiffCommand: AsyncParsableCommand {
         if !global.quiet {
             func count(_ change: SnapshotDifference.Change) -> Int { differences.filter { $0.change == change }.count }
             Terminal.note(
-                "\(count(.added)) added, \(count(.removed)) removed, \(count(.changed)) changed, \(count(.metadata)) with other metadata")
+                "\(count(.added)) added, \(count(.removed)) removed, \(count(.changed)) changed, \(count(.metadata)) with other metadata"
+            )
         }
     }
 }

@@ -1,0 +1,2 @@
+// A file.
+@_exported public import Crypto

@@ -1,0 +1,2 @@
+// A file.
+@preconcurrency import ArgumentParser

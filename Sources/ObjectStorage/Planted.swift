@@ -1,0 +1,2 @@
+// A file.
+@testable import BackupRepository

@@ -1,0 +1,2 @@
+// A file.
+internal import CLinux
