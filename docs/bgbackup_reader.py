@@ -114,14 +114,14 @@ class Cursor:
         self.at += count
         return self.data[self.at - count:self.at]
 
-    def varint(self):
+    def varint(self, bits=63):
         value = 0
         for shift in range(0, 70, 7):
             byte = self.take(1)[0]
             value |= (byte & 127) << shift
             if byte < 128:
                 break
-        check(byte < 128 and value < 1 << 63, "number too large")
+        check(byte < 128 and value < 1 << bits, "number too large")
         return value
 
     def bytes(self):
@@ -138,6 +138,7 @@ class Cursor:
         packs, runs = [self.take(16) for _ in self.times(16)], []
         for _ in self.times(1):
             count, stored = divmod(self.varint(), 2)
+            check(count, "a run of nothing")
             runs.append((count, packs[self.varint()], self.varint()) if stored else (count, None, 0))
         return runs
 
@@ -311,14 +312,16 @@ class Repository:
                 path = path[:shared] + cursor.bytes()
                 parts = path.split(b"/") if path else []
                 check(len(path) <= 65535 and 0 not in path, "bad path")
-                check(not {b"", b".", b".."} & {*parts}, "bad path component")
+                check(not {b"", b".", b".."} & {*parts} and max(map(len, parts), default=0) <= 255, "bad name")
                 check(last is None or last < parts, "entries out of order")
                 check(b"/".join(parts[:-1]) in directories if parts else kind == 2, "no directory before it")
                 entry, last = {"path": path, "type": TYPES[kind]}, parts
                 if kind != 4:
-                    entry |= {key: cursor.varint() for key in ("mode", "owner", "group", "time")}
+                    entry |= {key: cursor.varint() for key in ("mode", "owner", "group")}
                     check(entry["mode"] < 1 << 12, "bad mode")
-                    entry["time"] = entry["time"] >> 1 ^ -(entry["time"] & 1)
+                    check(max(entry["owner"], entry["group"]) < 1 << 32, "bad owner or group")
+                    time = cursor.varint(64)
+                    entry["time"] = time >> 1 ^ -(time & 1)
                     entry["xattrs"] = [(cursor.bytes(), cursor.bytes()) for _ in cursor.times(2)]
                 if kind != 2:
                     entry["content" if kind == 1 else "target"] = cursor.bytes()
@@ -345,6 +348,7 @@ class Repository:
             for _ in cursor.times(2):
                 begin = low + cursor.varint()
                 low = begin + cursor.varint()
+                check(begin < low, "a range of nothing")
                 ranges.append((begin, low))
             runs = cursor.extents()
             cursor.end()

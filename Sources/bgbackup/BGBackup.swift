@@ -36,7 +36,8 @@ enum Main {
         bgb_tame_malloc()
         let signals = SignalWatch()
         do {
-            try await signals.run(try BGBackup.parseAsRoot())
+            let arguments = LeadingOptions.moved(Array(CommandLine.arguments.dropFirst()))
+            try await signals.run(try BGBackup.parseAsRoot(arguments))
         } catch {
             finish(error, signals)
         }

@@ -1,4 +1,5 @@
 import BackupBase
+import Crypto
 import Foundation
 import ObjectStorage
 import TestSupport

@@ -1,2 +1,0 @@
-// A file.
-@_exported public import Crypto

@@ -1,2 +1,0 @@
-// A file.
-internal import CLinux

@@ -1,2 +1,0 @@
-// A file.
-import BackupEngine
