@@ -312,7 +312,7 @@ class Repository:
                 path = path[:shared] + cursor.bytes()
                 parts = path.split(b"/") if path else []
                 check(len(path) <= 65535 and 0 not in path, "bad path")
-                check(not {b"", b".", b".."} & {*parts} and max(map(len, parts), default=0) <= 255, "bad name")
+                check(all(0 < len(part) <= 255 and part not in (b".", b"..") for part in parts), "bad name")
                 check(last is None or last < parts, "entries out of order")
                 check(b"/".join(parts[:-1]) in directories if parts else kind == 2, "no directory before it")
                 entry, last = {"path": path, "type": TYPES[kind]}, parts

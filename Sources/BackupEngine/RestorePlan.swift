@@ -57,7 +57,8 @@ public struct RestorePlan: Sendable {
         var runs: [ObjectID: [Run]] = [:]
         var order: [ObjectID] = []
         var contents: [[UInt8]: (Entry.Metadata, Content)] = [:]
-        var included: Set<[UInt8]> = []
+        // Where the file behind a name is restored, when only parts are.
+        var place: [[UInt8]: [UInt8]] = [:]
         try await repository.forEachEntry(of: snapshot) { entry in
             let wanted = include.map { $0(entry.path) } ?? true
             switch entry.kind {
@@ -69,16 +70,16 @@ public struct RestorePlan: Sendable {
             case .file(let metadata, let content):
                 if include != nil { contents[entry.path] = (metadata, content) }
                 guard wanted else { return }
-                included.insert(entry.path)
+                place[entry.path] = entry.path
                 try await plan.add(entry.path, metadata, content, repository, &runs, &order)
             case .hardLink(let target):
                 guard wanted else { return }
-                if include != nil, !included.contains(target), let (metadata, content) = contents[target] {
+                if let file = place[target] {
+                    plan.hardLinks.append((entry.path, file))
+                } else if let (metadata, content) = contents[target] {
                     // The file it is a name of is not wanted itself: this becomes the file.
-                    contents[target] = nil
+                    place[target] = entry.path
                     try await plan.add(entry.path, metadata, content, repository, &runs, &order)
-                } else {
-                    plan.hardLinks.append((entry.path, target))
                 }
             }
         }

@@ -2,6 +2,18 @@ import BackupBase
 import FoundationEssentials
 import Glibc
 
+/// An optional that JSON shows as null instead of leaving it out.
+struct Nullable<Value: Encodable>: Encodable {
+    let value: Value?
+
+    init(_ value: Value?) { self.value = value }
+
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        if let value { try container.encode(value) } else { try container.encodeNil() }
+    }
+}
+
 /// What stands on stdout (results) and stderr (messages).
 enum Output {
     nonisolated(unsafe) private static var json = false  // Set once, before the command runs.

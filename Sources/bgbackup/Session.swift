@@ -144,11 +144,11 @@ struct Session {
 
     private func password(command: String) async throws -> [UInt8] {
         let result = try await Subprocess.run(
-            .path(FilePath("/bin/sh")), arguments: ["-c", command], output: .string(limit: 64 << 10), error: .discarded)
+            .path(FilePath("/bin/sh")), arguments: ["-c", command], output: .bytes(limit: 64 << 10), error: .discarded)
         guard result.terminationStatus.isSuccess else {
             throw BackupError(.noPassword, "BGBACKUP_PASSWORD_COMMAND failed: \(result.terminationStatus)")
         }
-        return try trimmed(Array(result.standardOutput.utf8), "BGBACKUP_PASSWORD_COMMAND's output")
+        return try trimmed(result.standardOutput, "BGBACKUP_PASSWORD_COMMAND's output")
     }
 
     private func ask(new: Bool) throws -> [UInt8] {

@@ -10,7 +10,7 @@ struct DeviceTests {
     private static let megabyte: Int64 = 1 << 20
 
     init() throws {
-        workspace = try Workspace("device")
+        workspace = try Workspace.ready("device")
         files = try Volume(workspace.path("files"))
     }
 

@@ -8,7 +8,7 @@ struct HoleTests {
     let volume: Volume
 
     init() throws {
-        workspace = try Workspace("holes")
+        workspace = try Workspace.ready("holes")
         volume = try Volume(workspace.path("volume"))
     }
 

@@ -13,7 +13,7 @@ struct IncrementalTests {
     private static let metadata: Int64 = 32 << 10
 
     init() async throws {
-        workspace = try Workspace("incremental")
+        workspace = try Workspace.ready("incremental")
         volume = try Volume(workspace.path("volume"))
         try volume.write(Self.matrix, noise(4 << 20, seed: 1))
         try volume.write(Self.page, noise(1 << 20, seed: 2))

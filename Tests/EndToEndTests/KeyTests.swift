@@ -6,7 +6,7 @@ import Testing
 struct KeyTests {
     let workspace: Workspace
 
-    init() throws { workspace = try Workspace("key") }
+    init() throws { workspace = try Workspace.ready("key") }
 
     private func slots(sourceLocation: SourceLocation = #_sourceLocation) throws -> [[String: Any]] {
         try #require(

@@ -9,7 +9,7 @@ struct LostStateTests {
     private static let metadata: Int64 = 32 << 10
 
     init() async throws {
-        workspace = try Workspace("lost")
+        workspace = try Workspace.ready("lost")
         volume = try Volume.small(workspace.path("volume"))
         try volume.write("chunk_0.mmap", noise(2 << 20, seed: 5))
         try await settle()

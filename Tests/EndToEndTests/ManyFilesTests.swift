@@ -7,7 +7,7 @@ struct ManyFilesTests {
     /// 20 000, or 200 000 with BGBACKUP_TEST_LONG=1.
     @Test func `Every one of them comes back, and none is read twice`() async throws {
         let count = Requirement.long ? 200_000 : 20_000
-        let workspace = try Workspace("many")
+        let workspace = try Workspace.ready("many")
         let volume = try Volume(workspace.path("volume"))
         try volume.shell(
             """

@@ -7,20 +7,20 @@ import Testing
 @Suite("Stores through a mapping, without msync", .serialized)
 struct MappedWriteTests {
     @Test func `The second store into a dirty page is in the second snapshot`() async throws {
-        let workspace = try Workspace("mapped")
+        let workspace = try Workspace.ready("mapped")
         try await expectSecondStore(workspace, in: workspace.path("volume"))
     }
 
     @Test(.enabled(if: Requirement.root, "needs root and loop mounts"), arguments: Requirement.mountable)
     func `The second store into a dirty page is found on every file system`(type: String) async throws {
-        let workspace = try Workspace("mapped-\(type)")
+        let workspace = try Workspace.ready("mapped-\(type)")
         let mount = try LoopMount(type, megabytes: 320, in: workspace.directory)
         try await expectSecondStore(workspace, in: mount.path + "/volume")
     }
 
     @Test(.enabled(if: FileManager.default.isWritableFile(atPath: "/dev/shm"), "needs /dev/shm"))
     func `It is found on a memory file system, which never writes pages out`() async throws {
-        let workspace = try Workspace("mapped-tmpfs")
+        let workspace = try Workspace.ready("mapped-tmpfs")
         let folder = "/dev/shm/bgbackup-\(UUID().uuidString.prefix(8))"
         defer { try? FileManager.default.removeItem(atPath: folder) }
         try await expectSecondStore(workspace, in: folder)

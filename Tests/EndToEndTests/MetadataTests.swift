@@ -9,7 +9,7 @@ struct MetadataTests {
     let volume: Volume
 
     init() throws {
-        workspace = try Workspace("metadata")
+        workspace = try Workspace.ready("metadata")
         volume = try Volume(workspace.path("volume"))
     }
 

@@ -9,7 +9,7 @@ struct ProgressTests {
     private static let clear = "\r\u{1b}[K"
 
     init() throws {
-        workspace = try Workspace("progress")
+        workspace = try Workspace.ready("progress")
         volume = try Volume(workspace.path("volume"))
         try volume.writeRandom("matrix.dat", megabytes: 200)
         _ = try workspace.writerKey()

@@ -8,7 +8,7 @@ struct QdrantVolumeTests {
     let volume: String
 
     init() throws {
-        workspace = try Workspace("qdrant")
+        workspace = try Workspace.ready("qdrant")
         volume = workspace.path("volume")
         try Fixture.run("create", volume, "--points", "600", "--dim", "32")
     }

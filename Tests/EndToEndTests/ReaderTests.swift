@@ -22,11 +22,15 @@ struct ReaderTests {
     }
 
     @Test func `It lists the paths of a snapshot as the program does`() throws {
-        let entries = try Reader.lines(catalog.workspace, "ls", catalog.first)
+        // Not parsed: a name that is not UTF-8 stands there with lone surrogates.
+        let lines = try Reader.run(catalog.workspace, "ls", catalog.first).output.split(separator: "\n")
         // Its path of the root is empty, as in the format; `ls` leaves the root out.
-        #expect(entries.count - 1 == (try catalog.workspace.list(catalog.first)).count)
-        let sparse = try #require(entries.first { $0["path"] as? String == Catalog.sparse })
-        #expect(sparse["size"] as? Int == 900_001)
+        let paths = try catalog.workspace.list(catalog.first)
+        #expect(lines.count == paths.count + 1)
+        for (line, path) in zip(lines.dropFirst(), paths) where !path.contains("\\") {
+            #expect(line.contains("\"path\": \"\(path)\""))
+        }
+        #expect(lines.contains { $0.contains(Catalog.sparse) && $0.contains("\"size\": 900001") })
     }
 
     @Test func `It extracts each snapshot identical to the volume at its time`() throws {
@@ -39,7 +43,7 @@ struct ReaderTests {
     }
 
     @Test func `It extracts the image of a device snapshot`() throws {
-        let workspace = try Workspace("reader")
+        let workspace = try Workspace.ready("reader")
         let files = try Volume(workspace.path("files"))
         try files.write("image", noise(300_000, seed: 4), at: 777_777, size: 5_000_001)
         try workspace.backup(files("image"))

@@ -10,7 +10,7 @@ struct RestoreTests {
     private static let page = "collections/c/0/segments/s/payload_storage/page_0.dat"
 
     init() throws {
-        workspace = try Workspace("restore")
+        workspace = try Workspace.ready("restore")
         volume = try Volume.small(workspace.path("volume"))
     }
 
@@ -99,7 +99,7 @@ struct IncludeTests {
     let restored: Volume
 
     init() throws {
-        workspace = try Workspace("include")
+        workspace = try Workspace.ready("include")
         volume = try Volume.small(workspace.path("volume"))
         restored = try Volume(workspace.path("restored"))
         try volume.write("a/file", noise(40_000, seed: 5))

@@ -14,7 +14,7 @@ struct ResumeTests {
     private static let megabyte: Int64 = 1 << 20
 
     init() throws {
-        workspace = try Workspace("resume")
+        workspace = try Workspace.ready("resume")
         volume = try Volume(workspace.path("volume"))
         target = try Volume(workspace.path("target"))
         for index in 0..<4 { try volume.writeRandom("collections/c/0/segments/s\(index)/vector_storage/matrix.dat", megabytes: 40) }

@@ -21,7 +21,9 @@ struct ScriptTests {
     ])
     func `check-layers fails where an import leaves its layer`(module: String, statement: String) throws {
         let directory = try TemporaryDirectory("layers")
-        try Program.tool("cp", ["-a", Program.root + "Sources", directory("Sources")])
+        // The folder's content, never the folder: a link to it would be copied as one, and the plant land in the sources.
+        try FileManager.default.createDirectory(atPath: directory("Sources"), withIntermediateDirectories: true)
+        try Program.tool("cp", ["-aL", Program.root + "Sources/.", directory("Sources")])
         let file = directory("Sources/\(module)/Planted.swift")
         try Data("// A file.\n\(statement)\n".utf8).write(to: URL(filePath: file))
         let result = try Program.run(Self.layers, [directory("Sources")])

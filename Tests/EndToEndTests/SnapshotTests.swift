@@ -33,7 +33,7 @@ struct SnapshotTests {
     }
 
     @Test func `A prefix of two snapshots names neither`() throws {
-        let workspace = try Workspace("ambiguous")
+        let workspace = try Workspace.ready("ambiguous")
         try workspace.backup(try Volume.small(workspace.path("volume")))
         let id = try self.id(in: workspace)
         let twin = String(id.dropLast()) + (id.hasSuffix("0") ? "1" : "0")
@@ -48,7 +48,7 @@ struct SnapshotTests {
     private func id(in workspace: Workspace) throws -> String { try workspace.show("latest").text("id") }
 
     @Test func `An empty repository has no latest snapshot, and says so in its list`() throws {
-        let workspace = try Workspace("empty")
+        let workspace = try Workspace.ready("empty")
         #expect(try workspace.expect(1, ["ls", "latest"]).errors.contains("holds no snapshot"))
         #expect(try workspace.expect(0, ["snapshots"]).output == "no snapshots\n")
         #expect(try workspace.expect(0, ["snapshots", "--json"]).document as? [String] == [])

@@ -13,10 +13,10 @@ struct SummaryTests {
         "bytes_read", "bytes_new", "bytes_stored", "duration_seconds", "capture_seconds",
     ]
     /// What is there besides; a new name is added here and to CLI.md.
-    private static let more = ["message_type", "schema", "files_excluded", "dry_run", "problems"]
+    private static let more = ["message_type", "schema", "files_excluded", "dry_run", "problems", "warnings"]
 
     init() throws {
-        workspace = try Workspace("summary")
+        workspace = try Workspace.ready("summary")
         volume = try Volume.small(workspace.path("volume"))
     }
 

@@ -10,7 +10,7 @@ struct UnreadableTests {
     let volume: Volume
 
     init() throws {
-        workspace = try Workspace("unreadable")
+        workspace = try Workspace.ready("unreadable")
         volume = try Volume.small(workspace.path("volume"))
     }
 

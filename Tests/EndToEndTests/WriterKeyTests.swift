@@ -12,7 +12,7 @@ struct WriterKeyTests {
     let key: String
 
     init() throws {
-        workspace = try Workspace("writer")
+        workspace = try Workspace.ready("writer")
         volume = try Volume.small(workspace.path("volume"))
         key = try workspace.writerKey()
         node = workspace.node("node")

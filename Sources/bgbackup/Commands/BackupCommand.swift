@@ -43,8 +43,8 @@ struct BackupCommand: AsyncParsableCommand {
     struct Summary: Encodable {
         let message_type = "summary"
         let schema = 1
-        let snapshot_id: String?
-        let parent: String?
+        let snapshot_id: Nullable<String>
+        let parent: Nullable<String>
         let capture: String
         let consistency: String
         let files_new: Int
@@ -90,7 +90,7 @@ struct BackupCommand: AsyncParsableCommand {
         if global.json {
             return try Output.document(
                 Summary(
-                    snapshot_id: report.snapshot.map { "\($0.id)" }, parent: report.parent.map { "\($0)" },
+                    snapshot_id: Nullable(report.snapshot.map { "\($0.id)" }), parent: Nullable(report.parent.map { "\($0)" }),
                     capture: report.capture, consistency: report.consistency.rawValue, files_new: report.filesNew,
                     files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
                     files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,

@@ -57,9 +57,12 @@ struct KeyCommand: AsyncParsableCommand {
             guard repository.keys.canRead else {
                 throw BackupError(.writeOnlyKey, "a writer key cannot remove passwords")
             }
-            if dry.dryRun { return Output.line("would remove key \(id)") }
-            try await repository.removeKeySlot(id)
-            if !global.quiet { Output.line("key \(id) removed") }
+            if !dry.dryRun { try await repository.removeKeySlot(id) }
+            if global.json {
+                try Output.document(["key": id, "removed": dry.dryRun ? "no" : "yes"])
+            } else if !global.quiet {
+                Output.line(dry.dryRun ? "would remove key \(id)" : "key \(id) removed")
+            }
         }
     }
 

@@ -21,7 +21,7 @@ struct Catalog: Sendable {
     static let sparse = "collections/c/0/segments/s/payload_storage/page_0.dat"
 
     private init() throws {
-        workspace = try Workspace("catalog")
+        workspace = try Workspace.ready("catalog")
         before = workspace.path("before")
         after = workspace.path("after")
         let volume = try Volume(after)
