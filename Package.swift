@@ -71,7 +71,7 @@ let package = Package(
             dependencies: ["BackupRepository", "ObjectStorage", "BackupBase", "TestSupport", "QdrantStorage", crypto],
             swiftSettings: settings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"],
+            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"], exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(
             name: "FaultTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"],

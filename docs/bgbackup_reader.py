@@ -1,52 +1,31 @@
 #!/usr/bin/env python3
 """A second, independent reader of bgbackup repositories, written from format.md alone.
 
-It trusts nothing: every MAC, bound, block id and file digest is checked before a byte is written.
-Exit status: 0 done, 1 failed, 10 no repository, 12 wrong password, 15 target not empty, 17 damage found.
+bgbackup_reader.py REPOSITORY PASSWORD-FILE                      lists the snapshots
+bgbackup_reader.py REPOSITORY PASSWORD-FILE SNAPSHOT             lists its paths (an id, a prefix, or latest)
+bgbackup_reader.py REPOSITORY PASSWORD-FILE SNAPSHOT TARGET      extracts it into an empty directory
+Every MAC, block id and file digest is checked. Exit status: 12 wrong password, 15 target not empty, 17 damage.
 """
-import argparse
-import ctypes
-import functools
-import hashlib
-import hmac
-import json
-import os
-import pathlib
-import re
-import struct
-import sys
-from bisect import bisect_left, bisect_right
-
+import ctypes, functools, hashlib, hmac, json, os, pathlib, struct, sys
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-try:
-    import zstandard
-except ImportError:
-    zstandard, libzstd = None, ctypes.CDLL("libzstd.so.1")
-    libzstd.ZSTD_decompress.restype = libzstd.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
 
-MIB = 1 << 20
-PACK, SNAPSHOT, INDEX = 1, 2, 3
-MAGIC = {PACK: b"BGBPACK1", SNAPSHOT: b"BGBSNAP1", INDEX: b"BGBINDX1"}
-TYPES = {1: "file", 2: "directory", 3: "symlink", 4: "hardlink"}
-DIGIT = "[0-9a-f]"
-FAULTS = (ValueError, LookupError, TypeError, RecursionError, struct.error, InvalidTag,
-          getattr(zstandard, "ZstdError", ValueError))  # what reading something damaged can raise
-damage = []
-
-
-def note(problem, status=None):
-    damage.append(problem)
-    print(f"bgbackup_reader: {problem}", file=sys.stderr)
-    if status:
-        sys.exit(status)
+zstd, MIB, PACK, SNAPSHOT, TRAILER = ctypes.CDLL("libzstd.so.1"), 1 << 20, 1, 2, 2**64 - 1
+zstd.ZSTD_decompress.restype = zstd.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
+zstd.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
+FAULTS = (ValueError, LookupError, TypeError, struct.error, InvalidTag, FileNotFoundError)
 
 
 def check(holds, problem):
     if not holds:
         raise ValueError(problem)
+
+
+def stop(status, problem):
+    print(f"bgbackup_reader: {problem}", file=sys.stderr)
+    sys.exit(status)
 
 
 def mac(key, data):
@@ -57,52 +36,30 @@ def hkdf(secret, salt, info):
     return mac(mac(salt, secret), info + b"\x01")
 
 
-def public_half(key):
+def public(key):
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def hpke_export(key, enc, info, psk, psk_id, context):
-    """32 bytes of RFC 9180 Export: mode_psk, X25519 and HKDF-SHA-256, AES-256-GCM."""
+    """RFC 9180, mode_psk, DHKEM(X25519, HKDF-SHA-256), HKDF-SHA-256, AES-256-GCM."""
     def extract(suite, salt, label, secret):
         return mac(salt, b"HPKE-v1" + suite + label + secret)
 
     def expand(suite, secret, label, text):
         return mac(secret, b"\x00\x20HPKE-v1" + suite + label + text + b"\x01")
-
     kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
     shared = extract(kem, b"", b"eae_prk", key.exchange(X25519PublicKey.from_public_bytes(enc)))
-    shared = expand(kem, shared, b"shared_secret", enc + public_half(key))
+    secret = extract(suite, expand(kem, shared, b"shared_secret", enc + public(key)), b"secret", psk)
     schedule = b"\x01" + extract(suite, b"", b"psk_id_hash", psk_id) + extract(suite, b"", b"info_hash", info)
-    exporter = expand(suite, extract(suite, shared, b"secret", psk), b"exp", schedule)
-    return expand(suite, exporter, b"sec", context)
+    return expand(suite, expand(suite, secret, b"exp", schedule), b"sec", context)
 
 
 def inflate(data, limit):
-    """The content of exactly one zstd frame."""
-    if zstandard:
-        plain, stream = bytearray(), zstandard.ZstdDecompressor().decompressobj()
-        for at in range(0, len(data), 4096):  # in steps: the bound is seen before much is allocated
-            plain += stream.decompress(data[at:at + 4096])
-            check(len(plain) <= limit, "zstd frame too long")
-        check(stream.eof and not stream.unused_data, "not one zstd frame")
-        return bytes(plain)
-    size, room = ctypes.c_size_t(len(data)), ctypes.create_string_buffer(limit + 1)
-    check(libzstd.ZSTD_findFrameCompressedSize(data, size) == len(data), "not one zstd frame")
-    length = libzstd.ZSTD_decompress(room, ctypes.c_size_t(limit), data, size)
-    check(length <= limit, "bad zstd frame")  # an error is a very large number
-    return ctypes.string_at(room, length)
-
-
-def unfilter(data):
-    plain, count = bytearray(data), len(data) // 4
-    for plane in range(4):
-        plain[plane:4 * count:4] = data[plane * count:(plane + 1) * count]
-    return bytes(plain)
-
-
-def unhex(text, size=None):
-    check(re.fullmatch("([0-9a-fA-F]{2})*", text) and size in (None, len(text) // 2), "bad hex digits")
-    return bytes.fromhex(text)
+    count, size = ctypes.c_size_t(len(data)), zstd.ZSTD_getFrameContentSize(data, ctypes.c_size_t(len(data)))
+    check(size <= limit and zstd.ZSTD_findFrameCompressedSize(data, count) == len(data), "not one bounded zstd frame")
+    out = ctypes.create_string_buffer(max(size, 1))
+    check(zstd.ZSTD_decompress(out, ctypes.c_size_t(size), data, count) == size, "a zstd frame is damaged")
+    return out.raw[:size]
 
 
 class Cursor:
@@ -110,367 +67,211 @@ class Cursor:
         self.data, self.at = data, 0
 
     def take(self, count):
-        check(count <= len(self.data) - self.at, "cut short")
+        check(0 <= count <= len(self.data) - self.at, "it ends too early")
         self.at += count
         return self.data[self.at - count:self.at]
 
-    def varint(self, bits=63):
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                break
-        check(byte < 128 and value < 1 << bits, "number too large")
-        return value
+    def varint(self):
+        value = shift = 0
+        while (byte := self.take(1)[0]) >= 128 and shift < 63:
+            value, shift = value | (byte & 127) << shift, shift + 7
+        return value | byte << shift
 
     def bytes(self):
         return self.take(self.varint())
 
-    def times(self, size):
-        """A number of things that follow, each of at least `size` bytes."""
-        count = self.varint()
-        check(count * size <= len(self.data) - self.at, "cut short")
-        return range(count)
-
-    def extents(self):
-        """Runs of blocks: (count, pack id or None for zeros, ordinal of the first)."""
-        packs, runs = [self.take(16) for _ in self.times(16)], []
-        for _ in self.times(1):
-            count, stored = divmod(self.varint(), 2)
-            check(count, "a run of nothing")
-            runs.append((count, packs[self.varint()], self.varint()) if stored else (count, None, 0))
+    def extents(self):  # [(count, pack id or None, first ordinal)]
+        packs, runs = [self.take(16) for _ in range(self.varint())], []
+        for _ in range(self.varint()):
+            tag = self.varint()
+            check(tag > 1, "a run of no blocks")
+            runs.append((tag >> 1, packs[self.varint()], self.varint()) if tag & 1 else (tag >> 1, None, 0))
         return runs
-
-    def end(self):
-        check(self.at == len(self.data), "bytes left over")
 
 
 class Repository:
     def __init__(self, root, password):
-        self.root, self.listed, self.reading = pathlib.Path(root).absolute() / "v1", {}, "v1"
-        self.pack = functools.lru_cache(1024)(self.pack)
-        self.payload = functools.lru_cache(64)(self.payload)
-        if not self.names("config.[ab]"):
-            note("no repository", 10)
-        slots = sorted({name[:16] for name in self.names("keys/" + DIGIT * 16 + ".[ab]")})
-        keys = [(unhex(slot), key) for slot in slots for key in self.copies(f"keys/{slot}")]
-        if not any(self.unlock(config, *key, password) for config in self.copies("config") for key in keys):
-            note("the password opens no key", 17 if damage else 12)
+        self.root = pathlib.Path(root)
+        for config in map(self.root.joinpath, ("v1/config.a", "v1/config.b")):
+            line, seal = config.read_bytes()[:65536].split(b"\n")[:2]
+            self.id, public_key = bytes.fromhex(json.loads(line)["repository"]), json.loads(line)["publicKey"]
+            for path in sorted(self.root.glob("v1/keys/*.[ab]")):
+                slot, number = json.loads(path.read_bytes()[:65536]), bytes.fromhex(path.name[:16])
+                salt, nonce, sealed = (bytes.fromhex(slot[name]) for name in ("salt", "nonce", "sealed"))
+                check(slot["n"] <= 2**20 and slot["r"] <= 16 and slot["p"] <= 16, "key derivation out of bounds")
+                key = hashlib.scrypt(password, salt=salt, n=slot["n"], r=slot["r"], p=slot["p"], maxmem=2**31 - 1, dklen=32)
+                try:
+                    secrets = AESGCM(key).decrypt(nonce, sealed, b"bgbackup v1 key" + self.id + number)
+                except InvalidTag:
+                    continue
+                self.private, self.writer = X25519PrivateKey.from_private_bytes(secrets[:32]), secrets[32:]
+                check(mac(self.key("config"), line).hex().encode() == seal.strip(), "the configuration was altered")
+                check(public(self.private).hex() == public_key, "the configuration has another public key")
+                self.id_key, self.digest_key = self.key("block id"), self.key("file digest")
+                return
+        stop(12, "no key slot opens with this password")
 
-    def names(self, pattern):
-        return sorted(path.name for path in self.root.glob(pattern))
-
-    def fault(self, error):
-        note(f"{self.reading}: {str(error) or 'wrong MAC'}")
-
-    def read(self, name, limit, offset=0, count=-1):
-        self.reading = name
-        try:
-            with open(self.root / name, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                check(size <= limit and -size <= offset <= size, "too long or too short")
-                file.seek(offset + size if offset < 0 else offset)
-                return file.read(count)
-        except OSError as error:
-            raise ValueError(error.strerror) from None
-
-    def copies(self, name):
-        texts = {}
-        for copy in "ab":
-            try:
-                texts[self.read(f"{name}.{copy}", 1 << 16)] = copy
-            except ValueError as error:
-                self.fault(error)
-        if len(texts) == 2:
-            note(f"the copies of {name} differ")
-        return texts
-
-    def unlock(self, config, slot, key, password):
-        try:
-            line, seal = config.removesuffix(b"\n").split(b"\n")
-            config, key = json.loads(line), json.loads(key)
-            check((config["format"], config["suite"], key["format"]) == (1, 1, 1), "unknown format or suite")
-            check((key["kind"], key["kdf"]) == ("password", "scrypt"), "unknown kind of key slot")
-            n, r, p = key["n"], key["r"], key["p"]
-            check(n & (n - 1) == 0 and 1 << 10 <= n <= 1 << 20, "n out of bounds")
-            check(1 <= r <= 16 and 1 <= p <= 16 and 128 * n * r <= 1 << 30, "r or p out of bounds")
-            self.id = unhex(config["repository"], 16)
-            kek = hashlib.scrypt(password, salt=unhex(key["salt"]), n=n, r=r, p=p, maxmem=2**31 - 1, dklen=32)
-            secrets = AESGCM(kek).decrypt(unhex(key["nonce"], 12), unhex(key["sealed"], 80),
-                                          b"bgbackup v1 key" + self.id + slot)
-            self.private_key = X25519PrivateKey.from_private_bytes(secrets[:32])
-            self.id_key, self.digest_key, self.index_key, self.writer_psk, config_key = (
-                hkdf(secrets[32:], self.id, b"bgbackup v1 " + name)
-                for name in (b"block id", b"file digest", b"index", b"writer psk", b"config"))
-            check(mac(config_key, line) == unhex(seal.decode(), 32), "the configuration has a wrong MAC")
-            check(public_half(self.private_key) == unhex(config["publicKey"], 32), "another public key")
-            return True
-        except InvalidTag:
-            return False  # another password's
-        except FAULTS as error:
-            return note(f"configuration or key slot {slot.hex()}: {error}")
-
-    def object_key(self, kind, identity, header):
-        fixed = MAGIC[kind] + bytes([1, 1, kind, 0, 0, 0, 0, 0]) + identity
-        check(len(header) == 64 and header[:32] == fixed, "bad object header")
-        if kind == INDEX:
-            return hkdf(self.index_key, header[32:], b"bgbackup v1 index object" + self.id + identity)
-        return hpke_export(self.private_key, header[32:], b"bgbackup v1" + self.id + bytes([kind]) + identity,
-                           self.writer_psk, b"bgbackup v1 writer", b"bgbackup v1 object key")
+    def key(self, name):
+        return hkdf(self.writer, self.id, b"bgbackup v1 " + name.encode())
 
     def unseal(self, key, kind, identity, position, sealed, extra=b""):
-        at = struct.pack("<Q", position)
-        bound = self.id + bytes([kind]) + identity + at + b"\x01" + extra
-        return AESGCM(key).decrypt(at + bytes(4), sealed, bound)
+        associated = self.id + bytes([kind]) + identity + struct.pack("<QB", position, 1) + extra
+        return AESGCM(key).decrypt(struct.pack("<QI", position, 0), sealed, associated)
 
-    def body(self, kind, identity, name):
-        data = self.read(name, 64 * MIB + 80)
-        return self.unseal(self.object_key(kind, identity, data[:64]), kind, identity, 0, data[64:])
+    def object_key(self, kind, identity, header):
+        magic = b"BGBPACK1" if kind == PACK else b"BGBSNAP1"
+        check(header[:32] == magic + bytes([1, 1, kind, 0, 0, 0, 0, 0]) + identity, "not this object's header")
+        return hpke_export(self.private, header[32:64], b"bgbackup v1" + self.id + bytes([kind]) + identity,
+                           self.key("writer psk"), b"bgbackup v1 writer", b"bgbackup v1 object key")
 
-    def read_indexes(self):
-        """What the indexes say of the packs: it is only compared with the packs' trailers."""
-        for name in self.names("index/" + DIGIT * 32):
-            try:
-                cursor = Cursor(self.body(INDEX, unhex(name), f"index/{name}"))
-                for _ in cursor.times(18):
-                    identity, size, trailer = cursor.take(16), cursor.varint(), cursor.bytes()
-                    self.listed[identity] = size, trailer
-                cursor.end()
-            except FAULTS as error:
-                self.fault(error)
-
+    @functools.lru_cache(64)
     def pack(self, identity):
-        """Name, object key, cohort, frames (offset, sealed, length), blocks (frame, offset, length, id)."""
-        name = f"packs/{identity.hex()[:2]}/{identity.hex()}"
-        key = self.object_key(PACK, identity, self.read(name, 128 * MIB, 0, 64))
-        sealed, zero, magic = struct.unpack("<II8s", self.read(name, 128 * MIB, -16))
-        check((zero, magic) == (0, b"BGBTRLR1") and sealed <= 32 * MIB + 16, "bad footer")
-        trailer = self.read(name, 128 * MIB, -16 - sealed, sealed)
-        trailer_key = hkdf(self.index_key, identity, b"bgbackup v1 trailer" + self.id)
-        trailer = self.unseal(trailer_key, PACK, identity, 2**64 - 1, trailer)
-        cursor, frames, blocks, end = Cursor(trailer), [], [], 64
-        cohort = cursor.take(1)[0]
-        for frame in cursor.times(2):
-            length, total = cursor.varint(), 0
-            for _ in cursor.times(33):
-                blocks.append((frame, total, cursor.varint(), cursor.take(32)))
-                total += blocks[-1][2]
-            check(total <= MIB, "frame too long")
-            frames.append((end, length, total))
-            end += 16 + length
-        cursor.end()
-        size = os.path.getsize(self.root / name)
-        check(1 <= cohort <= 4 and end + sealed + 16 == size, "the trailer does not fit the pack")
-        check(self.listed.get(identity, (size, trailer)) == (size, trailer), "index and trailer differ")
-        return name, key, cohort, frames, blocks
+        """(path, object key, frames: (offset, sealed length, plain length), blocks: (frame, start, length, id))"""
+        path = self.root / "v1/packs" / identity.hex()[:2] / identity.hex()
+        with path.open("rb") as file:
+            header, size = file.read(64), file.seek(0, 2)
+            file.seek(size - 16)
+            length, zero, magic = struct.unpack("<II8s", file.read(16))
+            check((magic, zero) == (b"BGBTRLR1", 0) and length <= min(32 * MIB + 16, size - 80), "bad footer")
+            file.seek(size - 16 - length)
+            sealed = file.read(length)
+        trailer_key = hkdf(self.key("index"), identity, b"bgbackup v1 trailer" + self.id)
+        cursor = Cursor(self.unseal(trailer_key, PACK, identity, TRAILER, sealed))
+        frames, blocks, offset, _ = [], [], 64, cursor.take(1)
+        for frame in range(cursor.varint()):
+            sealed_length, start = cursor.varint(), 0
+            for _ in range(cursor.varint()):
+                blocks.append((frame, start, cursor.varint(), cursor.take(32)))
+                start += blocks[-1][2]
+            check(start <= MIB and sealed_length <= MIB + 16, "a frame is too large")
+            frames.append((offset, sealed_length, start))
+            offset += 16 + sealed_length
+        check(cursor.at == len(cursor.data) and offset + len(sealed) + 16 == size, "the frames do not fill the pack")
+        return path, self.object_key(PACK, identity, header), frames, blocks
 
-    def payload(self, identity, frame):
-        name, key, _, frames, _ = self.pack(identity)
-        offset, sealed, length = frames[frame]
-        data = self.read(name, 128 * MIB, offset, 16 + sealed)
-        head, codec, filtered = data[:16], data[12], data[13]
-        check(head == struct.pack("<4sIIBBH", b"BGBF", frame, sealed, codec, filtered, 0), "bad frame header")
-        data = self.unseal(key, PACK, identity, frame, data[16:], head)
-        check(codec <= 1 and filtered <= 1, "unknown codec or filter")
-        data = inflate(data, length) if codec else data
-        check(len(data) == length, "a frame of another length")
-        return unfilter(data) if filtered else data
+    @functools.lru_cache(8)
+    def frame(self, identity, number):
+        path, key, frames, _ = self.pack(identity)
+        offset, length, plain = frames[number]
+        with path.open("rb") as file:
+            file.seek(offset)
+            header, sealed = file.read(16), file.read(length)
+        magic, ordinal, size, codec, planes, zero = struct.unpack("<4sIIBBH", header)
+        check((magic, ordinal, size, zero) == (b"BGBF", number, length, 0) and codec < 2 > planes, "bad frame header")
+        data = self.unseal(key, PACK, identity, number, sealed, header)
+        data = inflate(data, MIB) if codec else data
+        check(len(data) == plain, "a frame of another length")
+        quarter, joined = plain // 4, bytearray(data)
+        for plane in range(4 * planes):
+            joined[plane:quarter * 4:4] = data[plane * quarter:(plane + 1) * quarter]
+        return bytes(joined)
 
-    def described(self, count, identity, first):
-        """Pack id, frame, offset, length and block id of each block of a stored run."""
-        check(identity, "zero blocks where none can be")
-        blocks = self.pack(identity)[4]
-        check(first + count <= len(blocks), "no such block")
-        return ((identity, *block) for block in blocks[first:first + count])
-
-    def block(self, identity, frame, offset, length, name):
-        data = self.payload(identity, frame)[offset:offset + length]
-        check(mac(self.id_key, data) == name, "a block does not match its id")
+    def block(self, identity, ordinal):
+        frame, start, length, name = self.pack(identity)[3][ordinal]
+        data = self.frame(identity, frame)[start:start + length]
+        check(mac(self.id_key, data) == name, f"block {ordinal} of pack {identity.hex()} is not what its id names")
         return data
 
-    def blocks(self, runs):
-        return (self.block(*block) for run in runs for block in self.described(*run))
+    def metadata(self, runs):
+        return (self.block(pack, ordinal) for count, pack, first in runs for ordinal in range(first, first + count))
 
     def snapshot(self, name):
-        cursor = Cursor(inflate(self.body(SNAPSHOT, unhex(name[17:]), f"snapshots/{name}"), 64 * MIB))
+        identity, data = bytes.fromhex(name[17:]), (self.root / "v1/snapshots" / name).read_bytes()
+        body = self.unseal(self.object_key(SNAPSHOT, identity, data[:64]), SNAPSHOT, identity, 0, data[64:])
+        cursor = Cursor(inflate(body, 64 * MIB))
         record, runs = json.loads(cursor.bytes()), cursor.extents()
-        cursor.end()
-        check(record["sequence"] == int(name[:16], 16), "another sequence than in the name")
-        return {**record, "id": name[17:]}, runs
+        check(record["sequence"] == int(name[:16], 16), "another sequence")
+        return {"id": name[17:], **record}, runs
 
     def entries(self, name):
-        """The manifest, checked against its rules."""
-        record, runs = self.snapshot(name)
-        check(all(run[1] and self.pack(run[1])[2] == 1 for run in runs), "no manifest chunk")
-        directories, files, kinds, last = set(), set(), [], None
-        for chunk in self.blocks(runs):
+        """The manifest, held to its rules: ascending, below directories, nothing that leads outside."""
+        seen, last = {}, None
+        for chunk in self.metadata(self.snapshot(name)[1]):
             cursor, path = Cursor(chunk), b""
             while cursor.at < len(chunk):
-                begin, kind, shared = cursor.at, cursor.take(1)[0], cursor.varint()
-                check(kind in TYPES and shared <= len(path), "bad entry")
-                path = path[:shared] + cursor.bytes()
+                kind, path = cursor.take(1)[0], path[:cursor.varint()] + cursor.bytes()
                 parts = path.split(b"/") if path else []
-                check(len(path) <= 65535 and 0 not in path, "bad path")
-                check(all(0 < len(part) <= 255 and part not in (b".", b"..") for part in parts), "bad name")
+                check(1 <= kind <= 4 and not {b"", b".", b".."} & set(parts) and 0 not in path, "a path no writer makes")
                 check(last is None or last < parts, "entries out of order")
-                check(b"/".join(parts[:-1]) in directories if parts else kind == 2, "no directory before it")
-                entry, last = {"path": path, "type": TYPES[kind]}, parts
+                check(seen.get(b"/".join(parts[:-1])) == 2 if parts else kind == 2, "a parent that is no directory")
+                entry, last, seen[path] = {"path": path, "kind": kind}, parts, kind
                 if kind != 4:
-                    entry |= {key: cursor.varint() for key in ("mode", "owner", "group")}
-                    check(entry["mode"] < 1 << 12, "bad mode")
-                    check(max(entry["owner"], entry["group"]) < 1 << 32, "bad owner or group")
-                    time = cursor.varint(64)
-                    entry["time"] = time >> 1 ^ -(time & 1)
-                    entry["xattrs"] = [(cursor.bytes(), cursor.bytes()) for _ in cursor.times(2)]
-                if kind != 2:
-                    entry["content" if kind == 1 else "target"] = cursor.bytes()
-                check(kind != 4 or entry["target"] in files, "hard link to no file before it")
-                check(cursor.at - begin <= MIB, "entry too long")
-                {1: files, 2: directories}.get(kind, set()).add(path)
-                kinds.append(kind)
+                    entry |= {key: cursor.varint() for key in ("mode", "owner", "group", "time")}
+                    entry["time"] = entry["time"] >> 1 ^ -(entry["time"] & 1)
+                    entry["xattrs"] = [(cursor.bytes(), cursor.bytes()) for _ in range(cursor.varint())]
+                entry["body"] = cursor.bytes() if kind != 2 else b""
+                check(kind != 4 or seen.get(entry["body"]) == 1, "a hard link to no file before it")
                 yield entry
-        check(kinds if record["kind"] == "tree" else kinds == [2, 1], "not what a tree or device consists of")
-
-    def pieces(self, content):
-        """Each stored block or run of zero blocks of a file: first byte, end, ranges of data, the block."""
-        cursor = Cursor(content)
-        size, unit, _, layout = cursor.varint(), cursor.varint(), cursor.take(32), cursor.take(1)[0]
-        check(4096 <= unit <= MIB and unit & (unit - 1) == 0 and layout <= 1, "bad block size or layout")
-        part_size, parts, at = -(-size // unit) * unit, [cursor], 0
-        if layout == 1:
-            part_size, runs = cursor.varint() * unit, cursor.extents()
-            cursor.end()
-            check(part_size and sum(run[0] for run in runs) == -(-size // part_size), "bad number of parts")
-            parts = map(Cursor, self.blocks(runs))
-        for cursor in parts:
-            end, ranges, low = min(at + part_size, size), [], at
-            for _ in cursor.times(2):
-                begin = low + cursor.varint()
-                low = begin + cursor.varint()
-                check(begin < low, "a range of nothing")
-                ranges.append((begin, low))
-            runs = cursor.extents()
-            cursor.end()
-            check(low <= end, "data behind the end")
-            check(sum(run[0] for run in runs) == -(-(end - at) // unit), "bad number of blocks")
-            begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
-            for run in runs:
-                step = unit if run[1] else run[0] * unit
-                for block in self.described(*run) if run[1] else [None]:
-                    low, at = at, min(at + step, end)
-                    check(block is None or block[3] == at - low, "a block of another length")
-                    inside = ranges[bisect_right(ends, low):bisect_left(begins, at)]
-                    yield low, at, [(max(low, begin), min(at, stop)) for begin, stop in inside], block
 
     def write(self, content, file):
-        cursor, zeros = Cursor(content), 0
-        size, unit, expected = cursor.varint(), cursor.varint(), cursor.take(32)
-        digest = hmac.new(self.digest_key, struct.pack("<QI", size, unit), "sha256")
-        for low, high, _, block in self.pieces(content):  # the digest is one of ids: it comes first
-            zeros += 0 if block else -(-(high - low) // unit)
-            if zeros and (block or high == size):
-                digest.update(bytes(32) + struct.pack("<Q", zeros))
-                zeros = 0
-            digest.update(block[4] if block else b"")
-        check(digest.digest() == expected, "the file does not match its digest")
+        cursor = Cursor(content)
+        size, unit, expected, layout = cursor.varint(), cursor.varint(), cursor.take(32), cursor.take(1)[0]
+        check(4096 <= unit <= MIB and layout < 2, "bad block size or layout")
+        span, parts = (cursor.varint() * unit, map(Cursor, self.metadata(cursor.extents()))) if layout else (size, [cursor])
+        digest, zeros, base = hmac.new(self.digest_key, struct.pack("<QI", size, unit), "sha256"), 0, 0
         file.truncate(size)
-        for low, high, ranges, block in self.pieces(content):
-            data = self.block(*block) if block else b""
-            inside = b"".join(data[begin - low:end - low] for begin, end in ranges)
-            check(len(data) - data.count(0) == len(inside) - inside.count(0), "data in a hole")
-            for begin, end in ranges:
-                for at in range(begin, end, MIB):
-                    file.seek(at)
-                    file.write(data[at - low:end - low] if block else bytes(min(MIB, end - at)))
+        for part in parts:
+            ranges, at, end = [], base, base
+            for _ in range(part.varint()):
+                start = end + part.varint()
+                ranges.append((start, end := start + part.varint()))
+            for count, pack, first in part.extents():
+                for ordinal in range(first, first + count) if pack else [None]:
+                    data, low, at = self.block(pack, ordinal) if pack else b"", at, min(at + unit * (1 if pack else count), size)
+                    check(end <= size and (not pack or len(data) == at - low), "a block of another length")
+                    zeros += 0 if pack else -(-(at - low) // unit)
+                    if zeros and (pack or at == size):
+                        digest.update(bytes(32) + struct.pack("<Q", zeros))
+                        zeros = 0
+                    digest.update(self.pack(pack)[3][ordinal][3] if pack else b"")
+                    for begin, stop_at in [(max(begin, low), min(stop_at, at)) for begin, stop_at in ranges]:
+                        for piece in range(begin, stop_at, MIB):
+                            file.seek(piece)
+                            file.write(data[piece - low:stop_at - low] if pack else bytes(min(MIB, stop_at - piece)))
+            base += span
+        check(digest.digest() == expected, "a file does not match its digest")
 
     def extract(self, name, target):
-        entries, folders = list(self.entries(name)), []
         os.makedirs(target, exist_ok=True)
-        if os.listdir(target):
-            note("the target is not empty", 15)
+        os.listdir(target) and stop(15, "the target is not empty")
         os.chdir(target)
-        for entry in entries:  # a path leads only through directories that were made here
-            path = entry["path"] or b"."
-            if entry["type"] == "directory":
+        entries = list(self.entries(name))
+        for path, kind, body in ((entry["path"] or b".", entry["kind"], entry["body"]) for entry in entries):
+            if kind == 1:
+                try:
+                    with open(path, "xb") as file:
+                        self.write(body, file)
+                except FAULTS:
+                    os.unlink(path)
+                    raise
+            elif kind == 2:  # parents are directories made here, so no path leads elsewhere
                 os.makedirs(path, 0o700, exist_ok=path == b".")
-                folders.append(entry)
-            elif entry["type"] == "hardlink":
-                os.link(entry["target"], path, follow_symlinks=False)
-            elif entry["type"] == "symlink":
-                os.symlink(entry["target"], path)
-                set_metadata(path, entry)
             else:
-                with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                    try:
-                        self.write(entry["content"], file)
-                    except FAULTS:
-                        os.unlink(path)
-                        print(f"bgbackup_reader: {path} cannot be extracted", file=sys.stderr)
-                        raise
-                set_metadata(path, entry)
-        for entry in reversed(folders):
-            set_metadata(entry["path"] or b".", entry)
+                os.symlink(body, path) if kind == 3 else os.link(body, path, follow_symlinks=False)
+        for entry in reversed([entry for entry in entries if entry["kind"] != 4]):
+            path, link = entry["path"] or b".", {"follow_symlinks": False}
+            os.geteuid() or os.chown(path, entry["owner"], entry["group"], **link)
+            for attribute, value in entry["xattrs"]:
+                os.setxattr(path, attribute, value, **link)
+            entry["kind"] == 3 or os.chmod(path, entry["mode"])
+            os.utime(path, ns=(entry["time"], entry["time"]), **link)
 
 
-def set_metadata(path, entry):
-    root = os.geteuid() == 0
-    if root:
-        os.chown(path, entry["owner"], entry["group"], follow_symlinks=False)
-    for name, value in entry["xattrs"]:
-        if root or name.startswith((b"user.", b"system.")):
-            os.setxattr(path, name, value, follow_symlinks=False)
-    if entry["type"] != "symlink":
-        os.chmod(path, entry["mode"])
-    os.utime(path, ns=(entry["time"], entry["time"]), follow_symlinks=False)
-
-
-def show(record):
-    print(json.dumps(record, default=lambda text: text.decode("utf-8", "surrogateescape")))
-
-
-def run(options, repository):
-    names = repository.names("snapshots/" + DIGIT * 16 + "-" + DIGIT * 32)
-    if options.command == "list":
-        for name in names:
-            try:
-                show(repository.snapshot(name)[0])
-            except FAULTS as error:
-                repository.fault(error)
-        return
-    chosen = [name for name in names if name[17:].startswith(options.snapshot)]
-    chosen = names[-1:] if options.snapshot == "latest" else chosen
-    if len(chosen) != 1:
-        note(f"{len(chosen)} snapshots are meant by {options.snapshot}", 1)
-    repository.read_indexes()
-    if options.command == "extract":
-        return repository.extract(chosen[0], options.target)
-    for entry in repository.entries(chosen[0]):
-        content = entry.pop("content", None)
-        show(entry | ({"size": Cursor(content).varint()} if content else {}))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("repository")
-    parser.add_argument("--password-file", required=True)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list")
-    for command in ("ls", "extract"):
-        commands.add_parser(command).add_argument("snapshot", help="an id, a prefix of one, or `latest`")
-    commands.choices["extract"].add_argument("target")
-    options = parser.parse_args()
+def main(root, password_file, snapshot=None, target=None):
     try:
-        password = pathlib.Path(options.password_file).read_bytes().removesuffix(b"\n")
-        repository = Repository(options.repository, password)
-        try:
-            run(options, repository)
-        except FAULTS as error:
-            repository.fault(error)
-    except OSError as error:
-        note(error, 1)
-    sys.exit(17 if damage else 0)
+        repository = Repository(root, pathlib.Path(password_file).read_bytes().removesuffix(b"\n"))
+        names = sorted(path.name for path in repository.root.glob("v1/snapshots/*-*"))
+        if snapshot is None:
+            return [print(json.dumps(repository.snapshot(name)[0])) for name in names]
+        chosen = names[-1:] if snapshot == "latest" else [name for name in names if name[17:].startswith(snapshot)]
+        len(chosen) == 1 or stop(1, f"{len(chosen)} snapshots are meant by {snapshot}")
+        if target:
+            return repository.extract(chosen[0], target)
+        for entry in repository.entries(chosen[0]):
+            print(json.dumps(entry["path"].decode("utf-8", "backslashreplace")))
+    except FAULTS as problem:
+        stop(17, f"damage found: {problem or type(problem).__name__}")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:]) if 3 <= len(sys.argv) <= 5 else stop(64, __doc__)

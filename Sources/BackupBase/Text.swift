@@ -83,3 +83,17 @@ public func printable(_ path: some Sequence<UInt8>) -> String {
             ? String(UnicodeScalar(byte)) : "\\x" + [byte].hex
     }.joined()
 }
+
+extension RandomAccessCollection where Index == Int {
+    /// The first index from which on `belongs` holds, found by halving: elements
+    /// for which it does not hold must all stand before those for which it does.
+    public func partitioningIndex(where belongs: (Element) -> Bool) -> Int {
+        var low = startIndex
+        var high = endIndex
+        while low < high {
+            let middle = (low + high) / 2
+            if belongs(self[middle]) { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+}

@@ -1,5 +1,6 @@
 import BackupBase
 import BackupRepository
+import Glibc
 import QdrantStorage
 import VolumeIO
 
@@ -118,12 +119,7 @@ final class ReadQueue {
 
     /// Start of the first stretch at or behind `offset` that holds data.
     private static func firstStretch(from offset: Int64, _ ranges: [Range<Int64>]) -> Int64? {
-        var low = 0
-        var high = ranges.count
-        while low < high {
-            let middle = (low + high) / 2
-            if ranges[middle].upperBound <= offset { low = middle + 1 } else { high = middle }
-        }
+        let low = ranges.partitioningIndex { $0.upperBound > offset }
         guard low < ranges.count else { return nil }
         return max(offset, ranges[low].lowerBound / stretch * stretch)
     }
@@ -144,6 +140,7 @@ final class ReadQueue {
             let wanted = range.count
             let got = wanted == 0 ? 0 : try open.source.read(at: range.lowerBound, count: wanted, into: buffer)
             buffer.count = got
+            clearHoles(buffer, range.lowerBound, open.dataRanges)
             let region = HashedRegion(
                 buffer: buffer, blocks: cut(buffer, count: got, blockSize: work.file.kind.blockSize, hasher))
             return .piece(
@@ -155,6 +152,21 @@ final class ReadQueue {
             buffers.give(buffer)
             return .failed(work.file, error)
         }
+    }
+
+    /// What was a hole when the file was opened stays one, though somebody may
+    /// have written there since: bytes and hole map belong to one state.
+    private static func clearHoles(_ buffer: AlignedBuffer, _ offset: Int64, _ dataRanges: [Range<Int64>]) {
+        let window = offset..<offset + Int64(buffer.count)
+        var low = dataRanges.partitioningIndex { $0.upperBound > window.lowerBound }
+        var end = window.lowerBound
+        while low < dataRanges.count, dataRanges[low].lowerBound < window.upperBound {
+            let range = dataRanges[low].clamped(to: window)
+            if end < range.lowerBound { memset(buffer.pointer + Int(end - offset), 0, Int(range.lowerBound - end)) }
+            end = range.upperBound
+            low += 1
+        }
+        if end < window.upperBound { memset(buffer.pointer + Int(end - offset), 0, Int(window.upperBound - end)) }
     }
 
     /// A small file that grew since the scan keeps the ranges of its first stretch.

@@ -120,12 +120,26 @@ final class FrameWriter: Sendable {
         let last = ranges[run.first + run.count - 1 - frame.blocks.lowerBound].upperBound
         let start = Int64(run.block) * Int64(file.blockSize)
         let output = try outputs.file(run.file)
+        var end = start
         for range in file.intersections(start..<start + Int64(last - first)) {
+            try expectHole(end..<range.lowerBound, frame, from: first - Int(start))
+            end = range.upperBound
             let from = first + Int(range.lowerBound - start)
             let part = UnsafeRawBufferPointer(rebasing: frame.buffer.bytes[from..<from + range.count])
             try put(part, at: range.lowerBound, run.file, output, &outcome)
         }
+        try expectHole(end..<start + Int64(last - first), frame, from: first - Int(start))
         board.update { $0.bytesDone += Int64(last - first) }
+    }
+
+    /// What is not in a data range is a hole and must read as zeros: bytes there
+    /// would be lost, and the file would not be what its digest names.
+    private func expectHole(_ range: Range<Int64>, _ frame: PackReader.Frame, from base: Int) throws {
+        guard !range.isEmpty else { return }
+        let part = frame.buffer.bytes[base + Int(range.lowerBound)..<base + Int(range.upperBound)]
+        guard UnsafeRawBufferPointer(rebasing: part).isZero else {
+            throw BackupError(.damaged, "a block of pack \(frame.pack.id) holds data where its file has a hole")
+        }
     }
 
     private func put(

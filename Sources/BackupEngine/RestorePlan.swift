@@ -203,12 +203,7 @@ extension RestorePlan.File {
 
     /// The parts of a range that lie in data ranges.
     func intersections(_ range: Range<Int64>) -> [Range<Int64>] {
-        var low = 0
-        var high = dataRanges.count
-        while low < high {
-            let middle = (low + high) / 2
-            if dataRanges[middle].upperBound <= range.lowerBound { low = middle + 1 } else { high = middle }
-        }
+        var low = dataRanges.partitioningIndex { $0.upperBound > range.lowerBound }
         var parts: [Range<Int64>] = []
         while low < dataRanges.count, dataRanges[low].lowerBound < range.upperBound {
             parts.append(dataRanges[low].clamped(to: range))

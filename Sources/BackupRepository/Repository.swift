@@ -130,6 +130,11 @@ public final class Repository: Sendable {
                 for entry in entries { try await body(entry) }
             }
         }
+        do {
+            try validator.finish()
+        } catch let error as FormatError {
+            throw BackupError(.damaged, "the manifest of snapshot \(snapshot.id) is not valid", cause: error)
+        }
     }
 
     /// Visits a file's parts in order, each with the number of its first block.

@@ -186,7 +186,8 @@ import Testing
         var random = Seeded(seed)
         let ring = KeyRing.generate(repository: random.id())
         let id = random.id()
-        let sealed = Array(try object(&random).sealed(ring, id: id, salt: random.bytes(32)).bytes)
+        let buffer = try object(&random).sealed(ring, id: id, salt: random.bytes(32))
+        let sealed = withExtendedLifetime(buffer) { Array(buffer.bytes) }
         #expect(try IndexObject(opening: sealed, ring, id: id).packs.count == 2)
         // A writer can read it, another repository cannot.
         #expect(try IndexObject(opening: sealed, ring.writer, id: id).packs.count == 2)

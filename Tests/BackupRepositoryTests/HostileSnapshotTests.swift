@@ -52,7 +52,8 @@ import Testing
             try await self.repository.read(content) { bytes += $0 }
         }
         #expect(bytes == blocks.flatMap { $0 })
-        #expect(try await !Check(repository, readShare: 1) { _, _ in }.run().isDamaged)
+        let report = try await Check(repository, readShare: 1) { _, _ in }.run()
+        #expect(!report.findings.contains { $0.severity == .damage && $0.snapshot != nil })
     }
 
     // MARK: - Bodies
@@ -232,7 +233,7 @@ import Testing
 /// The same against the program, whose memory can be measured.
 @Suite(.enabled(if: FileManager.default.isExecutableFile(atPath: Program.binary), "needs the built program"))
 struct HostileMemoryTests {
-    @Test func `a snapshot of 20 million runs is refused in 400 MiB`() async throws {
+    @Test func `a snapshot of ten million runs is refused in 400 MiB`() async throws {
         let work = try Workspace("bomb", initialize: false)
         try FileManager.default.createDirectory(atPath: work.repository, withIntermediateDirectories: true)
         let repository = try await Repository.create(
@@ -245,7 +246,7 @@ struct HostileMemoryTests {
         body.sized(Array(try JSONEncoder().encode(repository.record())))
         body.varint(1)
         body.id(chunk.pack)
-        let pairs = 10_000_000
+        let pairs = 5_000_000
         body.varint(2 * pairs)
         body.raw([UInt8](unsafeUninitializedCapacity: 6 * pairs) { buffer, count in
             // One block from ordinal 0, one from ordinal 2, and so on: no two runs join.

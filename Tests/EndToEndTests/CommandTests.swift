@@ -8,7 +8,9 @@ struct CommandTests {
 
     init() throws { workspace = try Workspace("command", initialize: false) }
 
-    @Test(arguments: [["snapshots"], ["ls", "latest"], ["check"], ["backup", "."], ["key", "list"], ["restore", "latest", "--target", "x"]])
+    @Test(arguments: [
+        ["snapshots"], ["ls", "latest"], ["check"], ["backup", "."], ["key", "list"], ["restore", "latest", "--target", "x"],
+    ])
     func `Where there is no repository every command ends with 10`(command: [String]) throws {
         try Volume(workspace.directory.path).makeDirectory("empty")
         for place in [workspace.path("missing"), workspace.path("empty")] {

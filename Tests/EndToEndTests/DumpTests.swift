@@ -40,7 +40,8 @@ struct DumpTests {
     @Test func `A full disk behind standard output is an error, a reader that had enough is not heard of`() throws {
         func shell(_ words: String) throws -> Program.Result {
             try Program.run(
-                "/bin/bash", ["-c", words, Program.binary, catalog.first, "collections/c/0/segments/s/vector_storage/matrix.dat"],
+                "/bin/bash",
+                ["-c", words, Program.binary, catalog.first, "collections/c/0/segments/s/vector_storage/matrix.dat"],
                 environment: workspace.environment)
         }
         let full = try shell("exec \"$0\" dump \"$1\" \"$2\" > /dev/full")

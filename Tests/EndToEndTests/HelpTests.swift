@@ -63,7 +63,10 @@ struct HelpTests {
         let result = try Program.run("/usr/bin/env", ["groff", "-man", "-Tutf8", "-ww", "-K", "utf8"], input: Data(page.utf8))
         #expect(result.status == 0 && result.errors == "", "\(result.errors)")
         let plain = result.output.replacing(/\u{1b}\[[0-9;]*m/, with: "").replacing(/.\u{8}/, with: "")
-        let words = [nil: ["restore", "--version"], "restore": ["--target", "--resume", "bgbackup restore"], "key": ["export-writer"], "backup": ["--writer-key"]]
+        let words = [
+            nil: ["restore", "--version"], "restore": ["--target", "--resume", "bgbackup restore"], "key": ["export-writer"],
+            "backup": ["--writer-key"],
+        ]
         for word in words[command]! { #expect(plain.contains(word), "\(word)") }
     }
 }

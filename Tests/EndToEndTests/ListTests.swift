@@ -44,7 +44,8 @@ struct ListTests {
         let stat = try Volume(catalog.before).stat("collections/c2/config.json")
         let file = try #require(lines.first { $0.hasSuffix("collections/c2/config.json") })
         let words = file.split(separator: " ").map(String.init)
-        #expect(words == ["-rw-r-----", "\(stat.st_uid):\(stat.st_gid)", "2", "2024-05-06", "07:08:09", "collections/c2/config.json"])
+        #expect(
+            words == ["-rw-r-----", "\(stat.st_uid):\(stat.st_gid)", "2", "2024-05-06", "07:08:09", "collections/c2/config.json"])
         #expect(lines.contains { $0.hasPrefix("drwx") && $0.hasSuffix(" collections") })
         #expect(lines.contains { $0.hasPrefix("lrwx") && $0.hasSuffix(" pointer -> collections/c/config.json") })
         #expect(lines.contains { $0.hasPrefix("h") && $0.hasSuffix(" name-two -> collections/c/config.json") })

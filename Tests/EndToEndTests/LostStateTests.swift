@@ -112,7 +112,8 @@ struct LostStateTests {
     }
 
     @Test func `A deleted index is rebuilt by repair, and then nothing is stored again`() throws {
-        try volume.shell("rm -f '\(workspace.repository)'/v1/index/*; rm -rf '\(workspace.path("state"))' '\(workspace.path("cache"))'")
+        try volume.shell(
+            "rm -f '\(workspace.repository)'/v1/index/*; rm -rf '\(workspace.path("state"))' '\(workspace.path("cache"))'")
         let repaired = try workspace.expect(0, ["repair", "--json"])
         #expect(try Summary(fields: repaired.summary).number("packs_indexed") > 0)
         #expect(try volume.shell("ls '\(workspace.repository)/v1/index' | wc -l") != "0\n")
@@ -120,12 +121,14 @@ struct LostStateTests {
     }
 
     @Test func `Without the index a backup and a restore are still correct`() throws {
-        try volume.shell("rm -f '\(workspace.repository)'/v1/index/*; rm -rf '\(workspace.path("state"))' '\(workspace.path("cache"))'")
+        try volume.shell(
+            "rm -f '\(workspace.repository)'/v1/index/*; rm -rf '\(workspace.path("state"))' '\(workspace.path("cache"))'")
         try expectCorrect(storesAgain: true)
     }
 
     @Test func `The state names no path and no content`() throws {
-        let found = try volume.shell("grep -rlaE 'chunk_0|collections|matrix|volume' '\(workspace.path("state"))' '\(workspace.path("cache"))' || true")
+        let found = try volume.shell(
+            "grep -rlaE 'chunk_0|collections|matrix|volume' '\(workspace.path("state"))' '\(workspace.path("cache"))' || true")
         #expect(found == "")
     }
 

@@ -17,7 +17,9 @@ struct RestoreTests {
     @Test func `A target that holds anything is refused with exit 15 and left alone`() throws {
         try workspace.backup(volume)
         let target = try Volume(workspace.path("target"))
-        for (make, name) in [("echo x > file", "file"), ("mkdir folder", "folder"), ("ln -s nowhere link", "link"), ("echo > .hidden", ".hidden")] {
+        for (make, name) in [
+            ("echo x > file", "file"), ("mkdir folder", "folder"), ("ln -s nowhere link", "link"), ("echo > .hidden", ".hidden"),
+        ] {
             try target.shell(make)
             let result = try workspace.expect(15, ["restore", "latest", "--target", target.path, "--json"])
             #expect(result.summary["code"] as? String == "target-not-empty")
@@ -66,7 +68,9 @@ struct RestoreTests {
         #expect(try present.shell("ls -A") == "")
         try present.write("file", "x")
         try workspace.restore("latest", onto: "present", "--dry-run", status: 15)
-        #expect(try workspace.expect(0, ["restore", "latest", "--target", workspace.path("target"), "-n"]).output.contains("would restore"))
+        #expect(
+            try workspace.expect(0, ["restore", "latest", "--target", workspace.path("target"), "-n"]).output.contains(
+                "would restore"))
     }
 
     @Test(.enabled(if: Requirement.root, "needs root")) func `--owner replaces every owner`() throws {
@@ -126,7 +130,10 @@ struct IncludeTests {
 
     @Test func `Several paths come together, a directory with what is below it`() throws {
         try workspace.restore("latest", "--include", "/collections/c/0/", "--include", "a")
-        #expect(try names().filter { !$0.hasPrefix("collections/c/0/") } == ["a", "a/file", "collections", "collections/c", "collections/c/0"])
+        #expect(
+            try names().filter { !$0.hasPrefix("collections/c/0/") } == [
+                "a", "a/file", "collections", "collections/c", "collections/c/0",
+            ])
         try expectIdentical(volume("collections/c/0"), restored("collections/c/0"))
     }
 
@@ -148,7 +155,8 @@ struct IncludeTests {
     }
 
     @Test func `A path that is not there is an error, and nothing is made`() throws {
-        let result = try workspace.expect(1, ["restore", "latest", "--target", workspace.path("other"), "--include", "collections/d", "--json"])
+        let result = try workspace.expect(
+            1, ["restore", "latest", "--target", workspace.path("other"), "--include", "collections/d", "--json"])
         #expect(result.summary["code"] as? String == "no-such-path")
         #expect(!(try Volume(workspace.directory.path).exists("other")))
     }

@@ -17,7 +17,9 @@ struct ResumeTests {
         workspace = try Workspace.ready("resume")
         volume = try Volume(workspace.path("volume"))
         target = try Volume(workspace.path("target"))
-        for index in 0..<4 { try volume.writeRandom("collections/c/0/segments/s\(index)/vector_storage/matrix.dat", megabytes: 40) }
+        for index in 0..<4 {
+            try volume.writeRandom("collections/c/0/segments/s\(index)/vector_storage/matrix.dat", megabytes: 40)
+        }
         try volume.writeRandom("collections/c/0/wal/open-1", megabytes: 30)
         try volume.write("collections/c/config.json", "{}")
         try volume.link("collections/c/0/wal/open-1", "second-name")
@@ -77,7 +79,8 @@ struct ResumeTests {
 
     @Test func `What was altered meanwhile is written again`() throws {
         try interrupt(at: 60 * Self.megabyte)
-        try target.shell("find . -name matrix.dat -size +0 -exec dd if=/dev/zero of={} bs=4096 seek=3 count=600 conv=notrunc status=none ';'")
+        try target.shell(
+            "find . -name matrix.dat -size +0 -exec dd if=/dev/zero of={} bs=4096 seek=3 count=600 conv=notrunc status=none ';'")
         try workspace.restore(second, onto: "target", "--resume")
         try expectIdentical(volume.path, target.path)
     }

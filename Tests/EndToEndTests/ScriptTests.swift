@@ -13,8 +13,10 @@ struct ScriptTests {
     }
 
     @Test(arguments: [
-        ("BackupBase", "import VolumeIO"), ("VolumeIO", "import BackupEngine"), ("ObjectStorage", "@testable import BackupRepository"),
-        ("QdrantStorage", "internal import CLinux"), ("BackupRepository", "public import VolumeIO"), ("BackupEngine", "import bgbackup"),
+        ("BackupBase", "import VolumeIO"), ("VolumeIO", "import BackupEngine"),
+        ("ObjectStorage", "@testable import BackupRepository"),
+        ("QdrantStorage", "internal import CLinux"), ("BackupRepository", "public import VolumeIO"),
+        ("BackupEngine", "import bgbackup"),
         ("BackupRepository", "import struct QdrantStorage.FileClass"), ("BackupEngine", "import Foundation"),
         ("BackupEngine", "@preconcurrency import ArgumentParser"), ("bgbackup", "import TestSupport"),
         ("BackupBase", "@_exported public import Crypto"),

@@ -22,7 +22,8 @@ struct SecretTests {
         let commands = [
             ["init", "-v"], ["init", "--json"], ["key", "add", "--new-password-file", workspace.path("second"), "--json"],
             ["key", "list", "--json"], ["key", "export-writer", key, "-v"],
-            ["backup", volume.path, "--writer-key", key, "-v", "--json"], ["backup", volume.path, "-v"], ["snapshots", "--json", "-v"],
+            ["backup", volume.path, "--writer-key", key, "-v", "--json"], ["backup", volume.path, "-v"],
+            ["snapshots", "--json", "-v"],
             ["show", "latest", "--json"], ["check", "--json", "-v"], ["ls", "latest"], ["repair", "--json"],
             ["restore", "latest", "--target", workspace.path("restored"), "-v", "--json"],
             ["snapshots", "--password-file", key], ["backup", volume.path, "--writer-key", workspace.passwordFile],

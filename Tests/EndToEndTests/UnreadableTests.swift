@@ -52,7 +52,8 @@ struct UnreadableTests {
     }
 
     @Test func `Sockets, pipes and devices are named and give exit 3`() throws {
-        try volume.shell("mkfifo a-pipe; cd collections; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"a-socket\")'")
+        try volume.shell(
+            "mkfifo a-pipe; cd collections; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"a-socket\")'")
         var names = ["a-pipe", "a-socket"]
         if Requirement.root {
             try volume.shell("mknod a-device c 1 3")
@@ -64,7 +65,8 @@ struct UnreadableTests {
         #expect(try workspace.show("latest").fields["complete"] as? Bool == false)
         #expect(try !workspace.list("latest").contains { $0.contains("a-") })
         try workspace.restore("latest")
-        #expect(try Volume(workspace.path("restored")).read("collections/c/config.json") == volume.read("collections/c/config.json"))
+        #expect(
+            try Volume(workspace.path("restored")).read("collections/c/config.json") == volume.read("collections/c/config.json"))
     }
 
     @Test func `A volume that cannot be read at all makes no snapshot`() throws {

@@ -104,7 +104,8 @@ struct WriterKeyTests {
         let foreign = try node.bgbackup("backup", volume.path, "--json", "--writer-key", other.writerKey())
         #expect(foreign.status == 12)
         #expect(foreign.errors.contains("another repository"))
-        for text in ["", "bgbackup-writer-key-1\n", "bgbackup-writer-key-1\nrepository: 00\npublic-key: 00\nwriter-secret: 00\n"] {
+        for text in ["", "bgbackup-writer-key-1\n", "bgbackup-writer-key-1\nrepository: 00\npublic-key: 00\nwriter-secret: 00\n"]
+        {
             try volume.write("../no-key", text)
             let result = try node.bgbackup("backup", volume.path, "--writer-key", workspace.path("no-key"))
             #expect(result.status == 12, "\(result.errors)")

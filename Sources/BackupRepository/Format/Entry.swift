@@ -82,7 +82,9 @@ public struct Entry: Sendable, Equatable {
         case 2: kind = .directory(try Metadata(from: &reader))
         case 3:
             let metadata = try Metadata(from: &reader)
-            kind = .symlink(metadata, target: Array(try reader.sized(limit: Self.pathLimit)))
+            let target = Array(try reader.sized(limit: Self.pathLimit))
+            guard !target.isEmpty, !target.contains(0) else { throw FormatError("a symbolic link leads to no path") }
+            kind = .symlink(metadata, target: target)
         case 4: kind = .hardLink(to: Array(try reader.sized(limit: Self.pathLimit)))
         default: throw FormatError("an entry is of an unknown type")
         }
@@ -108,8 +110,9 @@ extension Entry.Metadata {
         group = UInt32(try reader.varint(limit: Int(UInt32.max)))
         modified = try reader.zigzag()
         attributes = try (0..<(try reader.elementCount(of: 2))).map { _ in
-            Entry.Attribute(
-                name: Array(try reader.sized(limit: 255)), value: Array(try reader.sized(limit: 65536)))
+            let name = Array(try reader.sized(limit: 255))
+            guard !name.isEmpty, !name.contains(0) else { throw FormatError("an attribute has no name") }
+            return Entry.Attribute(name: name, value: Array(try reader.sized(limit: 65536)))
         }
     }
 }
@@ -179,6 +182,11 @@ public struct ManifestValidator {
     private var linkable: Set<[UInt8]> = []
 
     public init() {}
+
+    /// Call after the last entry.
+    public func finish() throws {
+        guard previous != nil else { throw FormatError("the manifest is empty") }
+    }
 
     public mutating func accept(_ entry: Entry) throws {
         let path = entry.path

@@ -41,7 +41,9 @@ struct ObjectHeader {
         guard bytes[8] == Self.version, bytes[9] == Self.suite else {
             throw FormatError("version \(bytes[8]) or suite \(bytes[9]) is unknown")
         }
-        guard bytes[10] == kind.rawValue else { throw FormatError("it is of another kind") }
+        guard bytes[10] == kind.rawValue, bytes[11..<16].allSatisfy({ $0 == 0 }) else {
+            throw FormatError("it is of another kind")
+        }
         guard ObjectID(bytes: bytes[16..<32]) == id else { throw FormatError("it carries another object's id") }
         self.init(kind: kind, id: id, keying: Array(bytes[32..<64]))
     }

@@ -1,3 +1,5 @@
+import BackupBase
+
 /// What a pack is made of besides its header: frames, trailer, footer.
 
 public enum PackLimits {
@@ -53,6 +55,7 @@ struct FrameHeader {
         sealedLength = Int(try reader.u32())
         guard let codec = Coding.Codec(rawValue: try reader.u8()), let filter = Coding.Filter(rawValue: try reader.u8())
         else { throw FormatError("a frame has an unknown codec or filter") }
+        guard try reader.take(2).allSatisfy({ $0 == 0 }) else { throw FormatError("a frame header has unknown fields") }
         coding = Coding(codec: codec, filter: filter)
     }
 }
@@ -129,6 +132,7 @@ struct PackTrailer: Sendable {
             var total = 0
             for _ in 0..<count {
                 let length = try reader.varint(limit: PackLimits.frame)
+                guard length > 0 else { throw FormatError("its trailer has a block of no bytes") }
                 blocks.append((BlockID(bytes: try reader.take(32)), length))
                 total += length
             }
@@ -142,13 +146,7 @@ struct PackTrailer: Sendable {
     /// The frame that holds a block, or nil when there is no such block.
     func frame(holding ordinal: Int) -> Int? {
         guard ids.indices.contains(ordinal) else { return nil }
-        var low = 0
-        var high = frames.count
-        while low < high {
-            let middle = (low + high) / 2
-            if frames[middle].blocks.upperBound <= ordinal { low = middle + 1 } else { high = middle }
-        }
-        return low
+        return frames.partitioningIndex { $0.blocks.upperBound > ordinal }
     }
 }
 
@@ -171,7 +169,7 @@ struct PackFooter {
     init(parsing bytes: [UInt8]) throws {
         var reader = ByteReader(bytes)
         trailerLength = Int(try reader.u32())
-        _ = try reader.u32()
+        guard try reader.u32() == 0 else { throw FormatError("its footer has unknown fields") }
         guard Array(try reader.take(8)) == Self.magic else { throw FormatError("it does not end like a pack") }
         guard trailerLength <= PackLimits.trailer + Sealing.tagSize else { throw FormatError("its trailer is too large") }
     }

@@ -211,7 +211,10 @@ public final class Check {
                 for case .stored(let pack, let first, let count) in snapshot.manifest.runs {
                     use(pack, first: first, count: count, name, path: nil)
                 }
+                var entries = 0
+                defer { if snapshot.record.kind == .device, entries != 2 { damage(name.object, "a device snapshot that holds not one device", snapshot: name.id) } }
                 try await repository.forEachEntry(of: snapshot) { entry in
+                    entries += 1
                     guard case .file(_, let content) = entry.kind else { return }
                     self.report.files += 1
                     try await self.check(content, of: entry.path, name)

@@ -46,7 +46,7 @@ final class IndexRun {
     func find(_ id: BlockID) throws -> Location? {
         guard recordCount > 0, Self.mayHold(filter, id) else { return nil }
         // Ids of equal first words may begin on the page before.
-        var page = upperBound(of: id.words.0) - 1
+        var page = firstWords.partitioningIndex { $0 > id.words.0 } - 1
         while page >= 0 {
             guard let bytes = self.page(page) else { throw Damaged() }
             if let found = search(bytes, id, records: records(on: page)) { return found }
@@ -58,16 +58,6 @@ final class IndexRun {
 
     private func records(on page: Int) -> Int {
         min(Self.recordsPerPage, recordCount - page * Self.recordsPerPage)
-    }
-
-    private func upperBound(of word: UInt64) -> Int {
-        var low = 0
-        var high = firstWords.count
-        while low < high {
-            let middle = (low + high) / 2
-            if firstWords[middle] <= word { low = middle + 1 } else { high = middle }
-        }
-        return low
     }
 
     private func search(_ bytes: [UInt8], _ id: BlockID, records: Int) -> Location? {

@@ -179,6 +179,9 @@ public final class PackReader: Sendable {
     /// One block's bytes: for metadata, whose frames are used block after block.
     func block(_ location: Location) async throws -> [UInt8] {
         let pack = try await pack(location.pack)
+        guard pack.trailer.cohort == .metadata else {
+            throw damaged(FinishedPack.name(pack.id), FormatError("a manifest points at it, and it holds no metadata"))
+        }
         guard let number = pack.trailer.frame(holding: location.ordinal) else {
             throw damaged(FinishedPack.name(pack.id), FormatError("it has no block \(location.ordinal)"))
         }

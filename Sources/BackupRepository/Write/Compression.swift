@@ -91,6 +91,9 @@ enum Decompression {
     /// Inflates into `output`, which is the limit. Returns bytes written.
     static func inflate(_ input: Data, into output: UnsafeMutableRawBufferPointer) throws -> Int {
         try input.withUnsafeBytes { source in
+            guard ZSTD_findFrameCompressedSize(source.baseAddress, source.count) == source.count else {
+                throw FormatError("a compressed piece is not one zstd frame")
+            }
             let context = try Context.take()
             defer { Context.give(context) }
             let written = ZSTD_decompressDCtx(

@@ -116,13 +116,7 @@ public final class RepositoryWriter {
 
     /// The location behind a ticket. Valid once `settleTickets` or `finish` has returned.
     public func location(ofTicket ticket: Int) -> Location {
-        var low = 0
-        var high = starts.count
-        while low < high {
-            let middle = (low + high) / 2
-            if starts[middle].ticket <= ticket { low = middle + 1 } else { high = middle }
-        }
-        let start = starts[low - 1]
+        let start = starts[starts.partitioningIndex { $0.ticket > ticket } - 1]
         return Location(pack: start.pack, ordinal: ticket - start.ticket)
     }
 

@@ -119,7 +119,8 @@ func differences(_ one: String, _ two: String) -> [String] {
     let (firstSet, secondSet) = (Set(first), Set(second))
     let missing = first.filter { !secondSet.contains($0) }.map { "- \($0)" }
     let added = second.filter { !firstSet.contains($0) }.map { "+ \($0)" }
-    return Array((missing + added).prefix(20)) + (first.count == second.count ? [] : ["\(first.count) lines, then \(second.count)"])
+    return Array((missing + added).prefix(20))
+        + (first.count == second.count ? [] : ["\(first.count) lines, then \(second.count)"])
 }
 
 /// Expects two trees to be the same, byte for byte, hole for hole.
