@@ -108,6 +108,10 @@ final class FrameWriter: Sendable {
             error.message += ", which concerns \(paths.joined(separator: ", ")) of snapshot \(plan.snapshot.id)"
             throw error
         }
+        // What the loop passed over would be left as a hole, in silence.
+        guard pending.isEmpty else {
+            throw BackupError(.failed, "a read of pack \(read.pack) left \(pending.count) runs unwritten: this is a defect of bgbackup")
+        }
         return outcome
     }
 

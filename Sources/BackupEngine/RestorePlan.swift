@@ -84,9 +84,14 @@ public struct RestorePlan: Sendable {
             }
         }
         if include != nil { plan.dropEmptyDirectories(include!) }
+        let planned = runs.values.reduce(0) { $0 + $1.reduce(0) { $0 + $1.count } }
         for pack in order {
             let opened = try await repository.reader.pack(pack)
             plan.reads += reads(of: opened, runs[pack]!)
+        }
+        // A block that no read brings would stay a hole: never trust the planning.
+        guard plan.blockCount == planned else {
+            throw BackupError(.failed, "the restore plan covers \(plan.blockCount) of \(planned) blocks: this is a defect of bgbackup")
         }
         return plan
     }
@@ -148,7 +153,18 @@ public struct RestorePlan: Sendable {
     // MARK: - Reads
 
     private static func reads(of pack: PackReader.OpenPack, _ runs: [Run]) -> [Read] {
-        let sorted = runs.sorted { $0.first < $1.first }
+        // Cut at frame borders first, then sorted: files may share blocks in any
+        // way, and what one frame serves must stand together.
+        let pieces = runs.flatMap { run in
+            pack.pieces(first: run.first, count: run.count).map { piece in
+                (
+                    frame: piece.frame,
+                    run: Run(
+                        first: piece.ordinals.lowerBound, count: piece.ordinals.count, file: run.file,
+                        block: run.block + piece.ordinals.lowerBound - run.first)
+                )
+            }
+        }.sorted { ($0.run.first, $0.run.file, $0.run.block) < ($1.run.first, $1.run.file, $1.run.block) }
         var reads: [Read] = []
         var frames = 0..<0
         var members: [Run] = []
@@ -156,29 +172,24 @@ public struct RestorePlan: Sendable {
             if !members.isEmpty { reads.append(Read(pack: pack.id, frames: frames, runs: members)) }
             members = []
         }
-        for run in sorted {
-            // A long run is cut at frame borders, so that its reads can run side by side.
-            for piece in pack.pieces(first: run.first, count: run.count) {
-                let part = Run(
-                    first: piece.ordinals.lowerBound, count: piece.ordinals.count, file: run.file,
-                    block: run.block + piece.ordinals.lowerBound - run.first)
-                let joined = min(frames.lowerBound, piece.frame)..<max(frames.upperBound, piece.frame + 1)
-                if members.isEmpty {
-                    frames = piece.frame..<piece.frame + 1
-                } else if pack.bytes(of: joined) <= readLimit,
-                    piece.frame <= frames.upperBound || pack.bytes(of: frames.upperBound..<piece.frame) <= gapLimit
-                {
-                    frames = joined
-                } else {
-                    flush()
-                    frames = piece.frame..<piece.frame + 1
-                }
-                members.append(part)
+        for (frame, run) in pieces {
+            let joined = frames.lowerBound..<max(frames.upperBound, frame + 1)
+            if !members.isEmpty, pack.bytes(of: joined) <= readLimit,
+                frame <= frames.upperBound || pack.bytes(of: frames.upperBound..<frame) <= gapLimit
+            {
+                frames = joined
+            } else {
+                flush()
+                frames = frame..<frame + 1
             }
+            members.append(run)
         }
         flush()
         return reads
     }
+
+    /// Blocks that the reads bring, counted once for each place they go to.
+    var blockCount: Int { reads.reduce(0) { $0 + $1.runs.reduce(0) { $0 + $1.count } } }
 }
 
 extension RestorePlan.File {

@@ -43,9 +43,9 @@ struct GoldenTests {
 
     @Test(.enabled(if: Reader.python != nil, "needs Python with the cryptography module"))
     func `The independent reader makes the same of it`() throws {
-        for record in try Reader.lines(workspace, "list") {
+        for record in try Reader.list(workspace) {
             let id = try #require(record["id"] as? String)
-            let result = try Reader.run(workspace, "extract", id, workspace.path("read-\(id)"))
+            let result = try Reader.run(workspace, id, workspace.path("read-\(id)"))
             #expect(result.status == 0, "\(result.errors)")
             let expected = try String(contentsOfFile: Golden.folder + "hashes/" + id, encoding: .utf8)
             try expectSame(expected, record["kind"] as? String == "tree" ? "read-\(id)" : "read-\(id)/image")

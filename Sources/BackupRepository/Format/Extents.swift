@@ -68,6 +68,7 @@ public struct Extents: Sendable, Equatable {
 
     init(from reader: inout ByteReader, expected: Int? = nil) throws {
         let packs = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
+        var unused = Set(packs.indices)
         for _ in 0..<(try reader.elementCount(of: 1)) {
             let tag = try reader.varint()
             let more = tag >> 1
@@ -78,10 +79,12 @@ public struct Extents: Sendable, Equatable {
             }
             let index = try reader.varint()
             guard index < packs.count else { throw FormatError("a run of blocks is in no listed pack") }
+            unused.remove(index)
             let first = try reader.varint(limit: PackLimits.pack)
             guard more <= PackLimits.pack else { throw FormatError("a run of blocks is longer than a pack") }
             append(Location(pack: packs[index], ordinal: first), count: more)
         }
+        guard unused.isEmpty else { throw FormatError("a listed pack holds no block") }
         if let expected, count != expected {
             throw FormatError("\(count) blocks are described where \(expected) belong")
         }
