@@ -10,9 +10,22 @@ func absolute(_ path: String) -> String {
     return path == "." ? current : "\(current)/\(path)"
 }
 
-/// A path inside a snapshot: without slashes at its ends, without "./".
-func relativePath(_ path: String) -> String {
-    path.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+/// A path inside a snapshot: without slashes at its ends, without "./". Bytes
+/// that are no text are given as `ls` prints them, as \xNN.
+func snapshotPath(_ path: String) -> [UInt8] {
+    var bytes: [UInt8] = []
+    var rest = Array(path.split(separator: "/").filter { $0 != "." }.joined(separator: "/").utf8)[...]
+    while let byte = rest.popFirst() {
+        if byte == UInt8(ascii: "\\"), rest.first == UInt8(ascii: "x"),
+            let value = UInt8(String(decoding: rest.dropFirst().prefix(2), as: UTF8.self), radix: 16), rest.count >= 3
+        {
+            bytes.append(value)
+            rest = rest.dropFirst(3)
+        } else {
+            bytes.append(byte)
+        }
+    }
+    return bytes
 }
 
 /// "2026-11-21T01:02:03.4Z" → "2026-11-21 01:02:03".

@@ -34,7 +34,18 @@ struct FaultLibraryTests {
     /// Counts successful changes below `root` in strace's output, by our names of them.
     private static func kinds(_ trace: String, below root: String, besides log: String) throws -> [String: Int] {
         var counts: [String: Int] = [:]
-        for line in try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n") {
+        var unfinished: [Substring: String] = [:]
+        for part in try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n") {
+            // A call that another thread interrupts is told in two lines.
+            let thread = part.prefix { $0.isNumber }
+            if let end = part.range(of: "<unfinished ...>") {
+                unfinished[thread] = String(part[..<end.lowerBound])
+                continue
+            }
+            var line = String(part)
+            if let end = part.range(of: " resumed>"), let begin = unfinished.removeValue(forKey: thread) {
+                line = begin + part[end.upperBound...]
+            }
             let text = line.drop { $0.isNumber || $0 == " " }
             guard let open = text.firstIndex(of: "("), line.contains(root), !line.contains(log), !text.hasPrefix("<")
             else { continue }

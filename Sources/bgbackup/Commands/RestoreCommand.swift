@@ -46,7 +46,7 @@ struct RestoreCommand: AsyncParsableCommand {
         let repository = try await Session(options: global).open()
         let found = try await repository.select(snapshot)
         var options = RestoreOptions(target: absolute(target))
-        options.include = include.map { Array(relativePath($0).utf8) }
+        options.include = include.map { snapshotPath($0) }
         options.resume = resume
         options.force = force
         options.dryRun = dry.dryRun
@@ -110,7 +110,7 @@ struct DumpCommand: AsyncParsableCommand {
     mutating func run() async throws {
         let repository = try await Session(options: global).open()
         let found = try await repository.select(snapshot)
-        let entry = try await repository.entry(Array(relativePath(path).utf8), of: found)
+        let entry = try await repository.entry(snapshotPath(path), of: found)
         guard case .file(_, let content) = entry.kind else {
             throw BackupError(.noSuchPath, "\(path) is no file in snapshot \(found.id)", hint: "See 'bgbackup ls'.")
         }

@@ -117,7 +117,7 @@ struct ListCommand: AsyncParsableCommand {
     mutating func run() async throws {
         let repository = try await Session(options: global).open()
         let found = try await repository.select(snapshot)
-        let wanted = path.map { Array(relativePath($0).utf8) } ?? []
+        let wanted = path.map { snapshotPath($0) } ?? []
         var matched = wanted.isEmpty
         let (json, long) = (global.json, long)
         try await repository.forEachEntry(of: found) { entry in

@@ -9,6 +9,7 @@ import Testing
 enum Template {
     private static let made = Result {
         let workspace = try Workspace("template")
+        Leftovers.removeAtExit(workspace.directory)
         _ = try workspace.writerKey()
         if let python = Reader.python {
             let result = try Program.run(
