@@ -13,7 +13,7 @@ struct DeviceRestore {
     let board: ProgressBoard
 
     private static let head: Int64 = 1 << 20
-    private static let width = 4
+    private static let width = 8
 
     func run(_ snapshot: Snapshot, _ report: inout RestoreReport) async throws {
         let plan = try await RestorePlan.make(repository, snapshot, include: nil)

@@ -39,7 +39,7 @@ public final class RestoreRun {
     private var report: RestoreReport
 
     /// Reads under way at once.
-    private static let width = 4
+    private static let width = 8
     /// Bytes written between two journal lines.
     private static let journalEvery: Int64 = 512 << 20
 

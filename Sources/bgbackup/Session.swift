@@ -14,7 +14,7 @@ struct Session {
 
     /// The commands' own threads and those of reading, compressing, writing: a
     /// few more than cores, because some of them wait for the disk.
-    static let executor = BlockingExecutor(threads: 14)
+    static let executor = BlockingExecutor(threads: 18)
 
     func store() throws -> any ObjectStore {
         guard let url = options.repository ?? environment("BGBACKUP_REPOSITORY") else {
