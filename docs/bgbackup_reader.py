@@ -178,7 +178,7 @@ class Repository:
     def snapshot(self, name):
         identity, data = bytes.fromhex(name[17:]), (self.root / "v1/snapshots" / name).read_bytes()
         body = self.unseal(self.object_key(SNAPSHOT, identity, data[:64]), SNAPSHOT, identity, 0, data[64:])
-        cursor = Cursor(inflate(body, 64 * MIB))
+        cursor = Cursor(inflate(body, 8 * MIB))
         record, runs = json.loads(cursor.bytes()), cursor.extents()
         check(record["sequence"] == int(name[:16], 16), "another sequence")
         return {"id": name[17:], **record}, runs

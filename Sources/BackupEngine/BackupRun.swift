@@ -257,6 +257,10 @@ public final class BackupRun {
     /// A file that moved between its opening and its last read is stored as it
     /// was read, and named: it may be a mixture of two moments.
     private func noteIfChanged(_ piece: FilePiece) {
+        if piece.stat.size > piece.size {
+            note(piece.file.path, "grew between scan and reading: its first \(formatBytes(piece.size)) are in the snapshot")
+            return
+        }
         do {
             let now = LocalState.Stamp(try piece.source.stat())
             if now != LocalState.Stamp(piece.stat) { note(piece.file.path, "changed while it was read") }
@@ -329,12 +333,22 @@ public final class BackupRun {
             lineage: lineage, parent: report.parent.map { "\($0)" }, started: formatTimeExact(started),
             finished: formatTimeExact(ambient.now()), capture: report.capture, consistency: report.consistency,
             tags: options.tags, set: options.set, agent: options.agent, complete: report.problems.isEmpty,
-            problems: Array(report.problems.prefix(1000)),
+            problems: Self.bounded(report.problems),
             statistics: [
                 "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
                 "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
                 "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
             ])
+    }
+
+    /// What fits into a snapshot's record: a thousand problems, a MiB of text.
+    private static func bounded(_ problems: [String]) -> [String] {
+        var room = 1 << 20
+        return Array(
+            problems.prefix(1000).prefix { problem in
+                room -= problem.utf8.count
+                return room > 0
+            })
     }
 
     // MARK: - Problems

@@ -110,7 +110,8 @@ final class FrameWriter: Sendable {
         }
         // What the loop passed over would be left as a hole, in silence.
         guard pending.isEmpty else {
-            throw BackupError(.failed, "a read of pack \(read.pack) left \(pending.count) runs unwritten: this is a defect of bgbackup")
+            throw BackupError(
+                .failed, "a read of pack \(read.pack) left \(pending.count) runs unwritten: this is a defect of bgbackup")
         }
         return outcome
     }

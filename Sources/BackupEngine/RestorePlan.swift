@@ -91,7 +91,8 @@ public struct RestorePlan: Sendable {
         }
         // A block that no read brings would stay a hole: never trust the planning.
         guard plan.blockCount == planned else {
-            throw BackupError(.failed, "the restore plan covers \(plan.blockCount) of \(planned) blocks: this is a defect of bgbackup")
+            throw BackupError(
+                .failed, "the restore plan covers \(plan.blockCount) of \(planned) blocks: this is a defect of bgbackup")
         }
         return plan
     }

@@ -92,6 +92,12 @@ public final class RestoreRun {
             if try TargetTree.isEmpty(path: options.target) { return .fresh(header) }
             let tree = try TargetTree(path: options.target, create: false)
             guard let marker = try tree.readSmallFile(RestoreMarker.name, limit: RestoreMarker.sizeLimit) else {
+                // Killed while the marker was written aside: nothing else was made yet.
+                let aside = RestoreMarker.name + ".new"
+                if !options.dryRun, try tree.readSmallFile(aside, limit: RestoreMarker.sizeLimit) != nil {
+                    try tree.remove(Array(aside.utf8))
+                    if try TargetTree.isEmpty(path: options.target) { return .fresh(header) }
+                }
                 throw BackupError(
                     .targetNotEmpty, "the target \(options.target) is not empty",
                     hint: "Restore onto an empty directory or a fresh volume.")

@@ -16,6 +16,9 @@ extension Repository {
                 .repositoryExists, "there is a repository at \(store.location) already",
                 hint: "Use another place, or back up into this one with its password.")
         }
+        // Without a configuration there is no repository: what an init that was
+        // killed left of its keys opens nothing.
+        for info in try await store.list(slotPrefix) { try await store.delete(info.name) }
         let id = ObjectID.random(ambient)
         let ring = KeyRing.generate(repository: id)
         let configuration = Configuration(

@@ -36,6 +36,7 @@ public final class Repository: Sendable {
         cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
         await sweepTemporary()
+        try await completeConfiguration()
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
         let writer = RepositoryWriter(repository: self, index: index, width: width)
@@ -47,6 +48,19 @@ public final class Repository: Sendable {
             await writer.abandon()
             throw error
         }
+    }
+
+    /// Writes a second copy of the configuration that an init which was killed
+    /// did not come to.
+    private func completeConfiguration() async throws {
+        var missing: [String] = []
+        var good: [UInt8]?
+        for name in Configuration.names {
+            guard try await store.info(name) != nil else { missing.append(name); continue }
+            if good == nil { good = try? await store.get(name, .all, limit: Configuration.sizeLimit).array }
+        }
+        guard !missing.isEmpty, let good, (try? UnverifiedConfiguration(parsing: good).isGenuine(keys)) == true else { return }
+        for name in missing { try await store.put(name, AlignedBuffer(copying: good), ifAbsent: true) }
     }
 
     /// Takes away what runs that were killed a day ago or more left below `tmp/`.

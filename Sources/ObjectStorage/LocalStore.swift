@@ -13,6 +13,8 @@ public final class LocalStore: ObjectStore {
     /// Two, so that one pack is written while the other one is forced to the disk.
     public var parallelPuts: Int { 2 }
     private let random: @Sendable (Int) -> [UInt8]
+    /// Directories that are there and durable.
+    private let known = Locked<Set<String>>([])
     /// From this many bytes on a transfer bypasses the page cache.
     private static let directFrom = 256 << 10
 
@@ -39,7 +41,7 @@ public final class LocalStore: ObjectStore {
     }
 
     public func get(_ name: String, _ range: ByteRange, limit: Int) async throws -> ObjectBytes {
-        let file = Glibc.open(path(name), O_RDONLY | O_CLOEXEC)
+        let file = Glibc.open(path(name), O_RDONLY | O_NONBLOCK | O_CLOEXEC)
         guard file >= 0 else { throw failure("read", name) }
         defer { close(file) }
         var status = stat()
@@ -131,11 +133,11 @@ public final class LocalStore: ObjectStore {
         let parts = name.split(separator: "/").dropLast()
         for length in parts.indices {
             let folder = parts[...length].joined(separator: "/")
-            if mkdir(path(folder), 0o700) == 0 {
-                try synchronizeDirectory(of: folder)
-            } else if errno != EEXIST {
-                throw failure("make directory", folder)
-            }
+            if known.withLock({ $0.contains(folder) }) { continue }
+            guard mkdir(path(folder), 0o700) == 0 || errno == EEXIST else { throw failure("make directory", folder) }
+            // Also where it exists: whoever made it may have been killed before this.
+            try synchronizeDirectory(of: folder)
+            known.withLock { _ = $0.insert(folder) }
         }
     }
 

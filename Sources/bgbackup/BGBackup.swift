@@ -29,18 +29,25 @@ struct BGBackup: AsyncParsableCommand {
 
 /// Runs the command as one task that SIGINT and SIGTERM cancel, and turns every
 /// error into a message and the exit status of CLI.md.
+///
+/// Not an async main: the signals have to be blocked before there is a second
+/// thread, or the one that is not blocked dies of them.
 @main
 enum Main {
-    static func main() async {
+    static func main() {
         signal(SIGPIPE, SIG_IGN)
-        bgb_tame_malloc()
         let signals = SignalWatch()
+        bgb_tame_malloc()
         do {
             let arguments = LeadingOptions.moved(Array(CommandLine.arguments.dropFirst()))
-            try await signals.run(try BGBackup.parseAsRoot(arguments))
+            signals.run(try BGBackup.parseAsRoot(arguments)) { error in
+                if let error { finish(error, signals) }
+                exit(0)
+            }
         } catch {
             finish(error, signals)
         }
+        while true { pause() }
     }
 
     private static func finish(_ error: any Error, _ signals: SignalWatch) -> Never {
@@ -99,7 +106,7 @@ final class SignalWatch: Sendable {
     }
 
     /// Runs the command on the blocking executor: it waits in system calls.
-    func run(_ command: sending any ParsableCommand) async throws {
+    func run(_ command: sending any ParsableCommand, then end: @escaping @Sendable ((any Error)?) -> Void) {
         let task = Task(executorPreference: Session.executor) {
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
@@ -109,6 +116,13 @@ final class SignalWatch: Sendable {
             }
         }
         state.withLock { $0.task = task }
-        try await task.value
+        Task(executorPreference: Session.executor) {
+            do {
+                try await task.value
+                end(nil)
+            } catch {
+                end(error)
+            }
+        }
     }
 }

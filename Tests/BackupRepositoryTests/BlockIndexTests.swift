@@ -12,7 +12,9 @@ import Testing
     init() throws { directory = try TemporaryDirectory("index") }
 
     private func records(_ count: Int, _ random: inout Seeded) -> [IndexRun.Record] {
-        (0..<count).map { IndexRun.Record(id: random.block(), pack: UInt32($0 % 3), ordinal: UInt32($0)) }.sorted { $0.id < $1.id }
+        (0..<count).map { IndexRun.Record(id: random.block(), pack: UInt32($0 % 3), ordinal: UInt32($0)) }.sorted {
+            $0.id < $1.id
+        }
     }
 
     @Test(arguments: [0, 1, 101, 102, 103, 204, 205, 5000], [true, false])
@@ -25,7 +27,8 @@ import Testing
         var run = IndexRun(sorted: records, count: count, packs: packs, covers: covers, path: path)
         for _ in 0..<(inFile ? 2 : 1) {
             #expect(run.recordCount == count && run.packs == packs && run.covers == covers)
-            for record in records where try run.find(record.id) != Location(pack: packs[Int(record.pack)], ordinal: Int(record.ordinal)) {
+            for record in records
+            where try run.find(record.id) != Location(pack: packs[Int(record.pack)], ordinal: Int(record.ordinal)) {
                 Issue.record("a record is not found")
             }
             for _ in 0..<2000 where try run.find(random.block()) != nil { Issue.record("something is found that is not there") }
@@ -98,7 +101,8 @@ import Testing
 
     private func expect(_ index: BlockIndex, holds objects: [IndexObject], _ location: SourceLocation = #_sourceLocation) throws {
         for pack in objects.flatMap(\.packs) {
-            for (ordinal, id) in pack.trailer.ids.enumerated() where try index.find(id) != Location(pack: pack.id, ordinal: ordinal) {
+            for (ordinal, id) in pack.trailer.ids.enumerated()
+            where try index.find(id) != Location(pack: pack.id, ordinal: ordinal) {
                 Issue.record("block \(ordinal) of \(pack.id) is not found", sourceLocation: location)
             }
         }
@@ -195,7 +199,9 @@ import Testing
         #expect(throws: FormatError.self) { try IndexObject(opening: sealed, ring, id: random.id()) }
         for _ in 0..<5 {
             let changed = mutated(sealed, &random)
-            if changed != sealed, changed[..<min(11, changed.count)] != sealed[..<11] || changed.dropFirst(16) != sealed.dropFirst(16) {
+            if changed != sealed,
+                changed[..<min(11, changed.count)] != sealed[..<11] || changed.dropFirst(16) != sealed.dropFirst(16)
+            {
                 #expect(throws: FormatError.self) { try IndexObject(opening: changed, ring, id: id) }
             }
         }

@@ -47,10 +47,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        [], [0x80], [0xff, 0xff], [UInt8](repeating: 0xff, count: 9), [UInt8](repeating: 0xff, count: 10),
-        [UInt8](repeating: 0x80, count: 10) + [1], [UInt8](repeating: 0xff, count: 9) + [2],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [], [0x80], [0xff, 0xff], [UInt8](repeating: 0xff, count: 9), [UInt8](repeating: 0xff, count: 10),
+            [UInt8](repeating: 0x80, count: 10) + [1], [UInt8](repeating: 0xff, count: 9) + [2],
+        ] as [[UInt8]])
     func `a varint that ends early or is too long is refused`(_ bytes: [UInt8]) {
         var reader = ByteReader(bytes)
         #expect(throws: FormatError.self) { try reader.varint() }

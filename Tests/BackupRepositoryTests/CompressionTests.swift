@@ -37,7 +37,10 @@ import Testing
         switch kind {
         case .noise: return random.bytes(count)
         case .zeros: return [UInt8](repeating: 0, count: count)
-        case .text: return Array(repeating: Array("{\"payload\": \"value\", \"n\": 17}".utf8), count: count / 28 + 1).joined().prefix(count).map { $0 }
+        case .text:
+            return Array(repeating: Array("{\"payload\": \"value\", \"n\": 17}".utf8), count: count / 28 + 1).joined().prefix(
+                count
+            ).map { $0 }
         case .floats:
             return (0..<count / 4 + 1).flatMap { _ in
                 withUnsafeBytes(of: Float.random(in: -1...1, using: &random)) { Array($0) }
@@ -74,7 +77,8 @@ import Testing
         #expect(coding.filter == .planes4)
         #expect(Double(payload.count) < 0.95 * Double(floats.count))
         let noise = bytes(.noise, 1 << 20)
-        #expect(noise.withUnsafeBytes { FrameCoding.encode($0, cohort: .writtenOnce, buffers: Self.pool) }.coding.codec == .stored)
+        #expect(
+            noise.withUnsafeBytes { FrameCoding.encode($0, cohort: .writtenOnce, buffers: Self.pool) }.coding.codec == .stored)
     }
 
     @Test(arguments: 0..<200) func `changed payloads are refused or have the right length`(_ seed: Int) {
@@ -102,7 +106,9 @@ import Testing
         #expect(throws: FormatError.self) { try Decompression.inflate(Data(packed), into: room) }
     }
 
-    @Test(arguments: [[], [0x28, 0xb5, 0x2f, 0xfd], [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 8]] as [[UInt8]])
+    @Test(
+        arguments: [[], [0x28, 0xb5, 0x2f, 0xfd], [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 8]]
+            as [[UInt8]])
     func `what is no zstd frame, or does not say its size, is refused`(_ bytes: [UInt8]) {
         #expect(throws: FormatError.self) { try Decompression.inflate(Data(bytes), limit: 1 << 20) }
     }

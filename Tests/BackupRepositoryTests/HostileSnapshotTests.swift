@@ -19,7 +19,9 @@ import Testing
         blocks = (0..<3).map { _ in random.bytes(4096) }
     }
 
-    private func ids(_ blocks: [[UInt8]]) -> [BlockID] { blocks.map { block in block.withUnsafeBytes { test.keys.blockHasher.id(of: $0) } } }
+    private func ids(_ blocks: [[UInt8]]) -> [BlockID] {
+        blocks.map { block in block.withUnsafeBytes { test.keys.blockHasher.id(of: $0) } }
+    }
 
     /// Reads everything that a restore or check would.
     private func readAll(_ name: SnapshotName) async throws {
@@ -35,7 +37,9 @@ import Testing
         let start = ContinuousClock.now
         #expect(await code { try await readAll(name) } == .damaged, sourceLocation: location)
         let report = try await Check(repository, readShare: 1) { _, _ in }.run()
-        #expect(report.findings.contains { $0.severity == .damage && $0.snapshot == "\(name.id)" }, "\(report.findings)", sourceLocation: location)
+        #expect(
+            report.findings.contains { $0.severity == .damage && $0.snapshot == "\(name.id)" }, "\(report.findings)",
+            sourceLocation: location)
         #expect(ContinuousClock.now - start < .seconds(20), sourceLocation: location)
     }
 
@@ -64,7 +68,9 @@ import Testing
         try await expectDamaged(try await repository.commit(repository.record(), manifest: manifest).name)
     }
 
-    @Test(arguments: [1000, PackLimits.pack]) func `a manifest of more blocks than its pack has is refused`(_ count: Int) async throws {
+    @Test(arguments: [1000, PackLimits.pack]) func `a manifest of more blocks than its pack has is refused`(_ count: Int)
+        async throws
+    {
         var root = ByteWriter()
         Entry.root.encode(after: [], to: &root)
         let chunk = try await repository.store([root.bytes])[0]
@@ -178,7 +184,8 @@ import Testing
             var parts = Extents()
             for _ in 0..<count { parts.append(location) }
             let content = Content(
-                size: size, blockSize: 4096, digest: [UInt8](repeating: 1, count: 32), layout: .indirect(blocksPerPart: perPart, parts: parts))
+                size: size, blockSize: 4096, digest: [UInt8](repeating: 1, count: 32),
+                layout: .indirect(blocksPerPart: perPart, parts: parts))
             guard content.encoded.count < Entry.sizeLimit else { continue }
             try await expectDamaged(content)
         }
@@ -217,13 +224,15 @@ import Testing
         let pack = try await repository.reader.pack(stored[0].pack)
         var random = Seeded(2)
         var trailer = PackTrailer(cohort: .mutable)
-        trailer.add(sealedLength: pack.trailer.frames[0].sealedLength, blocks: pack.trailer.lengths.map { (random.block(), Int($0)) })
+        trailer.add(
+            sealedLength: pack.trailer.frames[0].sealedLength, blocks: pack.trailer.lengths.map { (random.block(), Int($0)) })
         var bytes = Array(try await test.store.get(object, .all, limit: 1 << 20).array.prefix(pack.trailer.end))
         let sealed = try test.keys.trailerSealing(of: pack.id).seal(trailer.bytes, position: Sealing.trailer)
         bytes += sealed + PackFooter(trailerLength: sealed.count).bytes
         try await test.store.put(object, AlignedBuffer(copying: bytes), ifAbsent: false)
         let fresh = Repository(
-            store: test.store, keys: test.keys, configuration: repository.configuration, executor: TestRepository.executor, ambient: .system)
+            store: test.store, keys: test.keys, configuration: repository.configuration, executor: TestRepository.executor,
+            ambient: .system)
         let report = try await Check(fresh, readShare: 1) { _, _ in }.run()
         #expect(report.findings.contains { $0.object == object && $0.severity == .damage })
         #expect(report.findings.contains { $0.snapshot == "\(name.id)" && $0.path == "a" })
@@ -248,16 +257,17 @@ struct HostileMemoryTests {
         body.id(chunk.pack)
         let pairs = 5_000_000
         body.varint(2 * pairs)
-        body.raw([UInt8](unsafeUninitializedCapacity: 6 * pairs) { buffer, count in
-            // One block from ordinal 0, one from ordinal 2, and so on: no two runs join.
-            buffer.update(repeating: 0)
-            for pair in 0..<pairs {
-                buffer[6 * pair] = 3
-                buffer[6 * pair + 3] = 3
-                buffer[6 * pair + 5] = 2
-            }
-            count = 6 * pairs
-        })
+        body.raw(
+            [UInt8](unsafeUninitializedCapacity: 6 * pairs) { buffer, count in
+                // One block from ordinal 0, one from ordinal 2, and so on: no two runs join.
+                buffer.update(repeating: 0)
+                for pair in 0..<pairs {
+                    buffer[6 * pair] = 3
+                    buffer[6 * pair + 3] = 3
+                    buffer[6 * pair + 5] = 2
+                }
+                count = 6 * pairs
+            })
         let plain = body.bytes
         let packed = [UInt8](unsafeUninitializedCapacity: Compressor.bound(plain.count)) { buffer, count in
             count = plain.withUnsafeBytes { input in

@@ -17,7 +17,8 @@ import Testing
     // MARK: - Slots
 
     @Test func `a slot opens with its password, for its repository and under its name only`() throws {
-        let slot = try KeySlot.make(ring, password: Array("secret".utf8), slot: [1, 2, 3, 4, 5, 6, 7, 8], label: "x", ambient: .system)
+        let slot = try KeySlot.make(
+            ring, password: Array("secret".utf8), slot: [1, 2, 3, 4, 5, 6, 7, 8], label: "x", ambient: .system)
         func open(_ password: String, _ repository: ObjectID, _ name: [UInt8]) throws -> KeyRing? {
             try slot.open(password: Array(password.utf8), repository: repository, slot: name)
         }
@@ -81,7 +82,9 @@ import Testing
     @Test func `what is no writer key file is refused`() {
         let good = ring.writerKeyFile
         let lines = good.split(separator: "\n").map(String.init)
-        var bad = ["", "\n", "bgbackup-writer-key-1", "bgbackup-writer-key-2\n" + lines.dropFirst().joined(separator: "\n"), " " + good]
+        var bad = [
+            "", "\n", "bgbackup-writer-key-1", "bgbackup-writer-key-2\n" + lines.dropFirst().joined(separator: "\n"), " " + good,
+        ]
         for index in 1..<lines.count {
             var without = lines
             without.remove(at: index)
@@ -117,7 +120,8 @@ import Testing
         }
         #expect(!opens(sealed, Sealing(key: key, repository: repository, kind: .pack, object: .random(.system)), 3))
         #expect(!opens(sealed, Sealing(key: key, repository: .random(.system), kind: .pack, object: object), 3))
-        #expect(!opens(sealed, Sealing(key: SymmetricKey(size: .bits256), repository: repository, kind: .pack, object: object), 3))
+        #expect(
+            !opens(sealed, Sealing(key: SymmetricKey(size: .bits256), repository: repository, kind: .pack, object: object), 3))
         for bit in 0..<sealed.count * 8 {
             var changed = sealed
             changed[bit / 8] ^= 1 << UInt8(bit % 8)
@@ -177,7 +181,9 @@ import Testing
             if (try? UnverifiedConfiguration(parsing: changed))?.isGenuine(ring) == true { Issue.record("bit \(bit)") }
         }
         for count in 0..<bytes.count - 1 {
-            if (try? UnverifiedConfiguration(parsing: Array(bytes.prefix(count))))?.isGenuine(ring) == true { Issue.record("\(count) bytes") }
+            if (try? UnverifiedConfiguration(parsing: Array(bytes.prefix(count))))?.isGenuine(ring) == true {
+                Issue.record("\(count) bytes")
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ import Testing
     private func trailer(_ random: inout Seeded, frames: Int) -> PackTrailer {
         var trailer = PackTrailer(cohort: Cohort.allCases.randomElement(using: &random)!)
         for _ in 0..<frames {
-            let blocks = (0..<random.number(0...6)).map { _ in (id: random.block(), length: random.number(0...160_000)) }
-            trailer.add(sealedLength: random.number(0...PackLimits.sealedFrame), blocks: blocks)
+            let blocks = (0..<random.number(1...6)).map { _ in (id: random.block(), length: random.number(1...160_000)) }
+            trailer.add(sealedLength: random.number(17...PackLimits.sealedFrame), blocks: blocks)
         }
         return trailer
     }

@@ -46,7 +46,9 @@ struct ChangingSourceTests {
         #expect(result.status == 3, "\(result.errors)")
         #expect(problems(result).contains { $0.contains("a-large.dat") })
         #expect(try restored("a-large.dat") == nil)
-        #expect(FileManager.default.contents(atPath: work.path("target/b-small.dat")) == FileManager.default.contents(atPath: "\(volume)/b-small.dat"))
+        #expect(
+            FileManager.default.contents(atPath: work.path("target/b-small.dat"))
+                == FileManager.default.contents(atPath: "\(volume)/b-small.dat"))
         // The next backup takes it as it is then.
         #expect(try work.bgbackup("backup", volume).status == 0)
         #expect(try work.restored("latest", to: "next") == Fixture.hash(volume))
@@ -55,7 +57,9 @@ struct ChangingSourceTests {
     @Test func `a file that grows is stored as it was when it was opened`() throws {
         let before = FileManager.default.contents(atPath: "\(volume)/a-large.dat")!
         let result = try backup(heldAtRead: 2) { try append("a-large.dat", 3 << 20) }
-        #expect(result.status == 0 || result.status == 3 && problems(result).contains { $0.contains("a-large.dat") }, "\(result.errors)")
+        #expect(
+            result.status == 0 || result.status == 3 && problems(result).contains { $0.contains("a-large.dat") },
+            "\(result.errors)")
         let stored = try restored("a-large.dat")
         #expect(stored == before || stored == nil && result.status == 3)
         #expect(try work.bgbackup("backup", volume).status == 0)

@@ -81,8 +81,9 @@ import Testing
         if expected == 0 { return #expect(try Fixture.hash(target) == stage.firstTree) }
         #expect(result.summary["code"] as? String == "damaged")
         if let named { #expect(result.errors.contains(named), "\(result.errors)") }
-        #expect(!isThere || FileManager.default.fileExists(atPath: "\(target)/.bgbackup-incomplete")
-            || ((try? FileManager.default.contentsOfDirectory(atPath: target)) ?? []).isEmpty)
+        #expect(
+            !isThere || FileManager.default.fileExists(atPath: "\(target)/.bgbackup-incomplete")
+                || ((try? FileManager.default.contentsOfDirectory(atPath: target)) ?? []).isEmpty)
         for name in FileManager.default.subpaths(atPath: target) ?? [] where !name.hasPrefix(".bgbackup") {
             guard let got = FileManager.default.contents(atPath: "\(target)/\(name)"),
                 let truth = FileManager.default.contents(atPath: "\(stage.workspace.path("first-volume"))/\(name)")
@@ -171,7 +172,9 @@ import Testing
 
     // MARK: - Snapshots
 
-    @Test(arguments: [Harm.empty, .cutInHeader, .cutInHalf, .longer, .huge, .flipInHeader, .flipInKeying, .flipInTheMiddle, .flipAtTheEnd])
+    @Test(arguments: [
+        Harm.empty, .cutInHeader, .cutInHalf, .longer, .huge, .flipInHeader, .flipInKeying, .flipInTheMiddle, .flipAtTheEnd,
+    ])
     func `a harmed snapshot is named and the others are not affected`(_ harm: Harm) throws {
         #expect(try work.bgbackup("backup", stage.volume).status == 0)
         let objects = work.objects("snapshots")
@@ -254,7 +257,10 @@ import Testing
     }
 
     @Test func `foreign files in the repository disturb nothing`() throws {
-        for name in ["v1/packs/zz", "v1/packs/ab/short", "v1/index/readme.txt", "v1/snapshots/x", "v1/keys/nonsense", "v1/keys/00.a", "lost+found"] {
+        for name in [
+            "v1/packs/zz", "v1/packs/ab/short", "v1/index/readme.txt", "v1/snapshots/x", "v1/keys/nonsense", "v1/keys/00.a",
+            "lost+found",
+        ] {
             let path = "\(work.repository)/\(name)"
             try FileManager.default.createDirectory(
                 atPath: URL(filePath: path).deletingLastPathComponent().path(), withIntermediateDirectories: true)

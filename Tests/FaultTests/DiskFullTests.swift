@@ -16,7 +16,8 @@ struct DiskFullTests {
 
     private func fill(_ folder: String, leaving bytes: Int = 0) throws {
         var status = statvfs()
-        try #require(statvfs(folder, &status) == 0 && status.f_blocks * status.f_frsize < 64 << 20, "only a small file system is filled")
+        try #require(
+            statvfs(folder, &status) == 0 && status.f_blocks * status.f_frsize < 64 << 20, "only a small file system is filled")
         let file = open("\(folder)/filler", O_WRONLY | O_CREAT, 0o600)
         defer { close(file) }
         var step = 1 << 20
@@ -29,7 +30,9 @@ struct DiskFullTests {
         if bytes > 0 { ftruncate(file, off_t(max(size - bytes, 0))) }
     }
 
-    @Test(arguments: [0, 64 << 10, 400 << 10]) func `a full repository loses nothing and goes on when there is room`(_ room: Int) throws {
+    @Test(arguments: [0, 64 << 10, 400 << 10]) func `a full repository loses nothing and goes on when there is room`(_ room: Int)
+        throws
+    {
         let disk = try LoopMount("ext4", megabytes: 16, in: work.directory)
         defer { withExtendedLifetime(disk) {} }
         try Program.run("/bin/cp", ["-a", work.repository, "\(disk.path)/repository"])

@@ -75,7 +75,8 @@ struct ErrorInjectionTests {
     // MARK: - Repository
 
     @Test(arguments: [
-        ("write", "/tmp/put-"), ("fsync", "/tmp/put-"), ("create", "/tmp/put-"), ("rename", "/v1/packs/"), ("fsync", "/v1/packs/"),
+        ("write", "/tmp/put-"), ("fsync", "/tmp/put-"), ("create", "/tmp/put-"), ("rename", "/v1/packs/"),
+        ("fsync", "/v1/packs/"),
         ("rename", "/v1/index/"), ("rename", "/v1/snapshots/"), ("mkdir", "/v1/packs/"),
     ])
     func `an error of the repository ends the backup and is never taken for one of the source`(
@@ -133,7 +134,8 @@ struct ErrorInjectionTests {
     @Test(arguments: ["read", "open", "write|create", "rename", "fdatasync", "mkdir"])
     func `an unreadable or unwritable cache or state costs time only`(_ kind: String) throws {
         if kind == "mkdir" { try FileManager.default.removeItem(atPath: work.path("cache")) }
-        let failing = try faults(kind, on: kind == "mkdir" ? work.path("cache") : "\(work.path("cache"))|\(work.path("state"))", EIO)
+        let failing = try faults(
+            kind, on: kind == "mkdir" ? work.path("cache") : "\(work.path("cache"))|\(work.path("state"))", EIO)
         let result = try work.bgbackup("backup", stage.volume, "--json", extra: failing)
         // The lock is in the state directory: without it there is no backup.
         if kind == "open" || kind == "write|create" {

@@ -22,7 +22,8 @@ struct FaultLibraryTests {
         let faults = try Faults(below: root).logging(to: log)
         let preload = faults.environment.flatMap { ["-E", "\($0.key)=\($0.value)"] }
         let result = try Program.run(
-            "/usr/bin/env", ["strace", "-f", "-qq", "-y", "-s", "0", "-o", trace, "-e", "trace=\(Self.changing)"] + preload
+            "/usr/bin/env",
+            ["strace", "-f", "-qq", "-y", "-s", "0", "-o", trace, "-e", "trace=\(Self.changing)"] + preload
                 + [Program.binary] + arguments, environment: work.environment, directory: work.directory.path)
         #expect(result.status == 0, "\(result.errors)")
         let seen = try Faults.calls(log).reduce(into: [String: Int]()) { $0[$1.kind, default: 0] += 1 }

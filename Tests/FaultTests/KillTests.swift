@@ -12,7 +12,7 @@ struct KillTests {
         let work = try stage.workspace.copy("kill")
         let faults = try Faults(below: work.directory.path).killing(at: point.number, torn: point.torn)
         let killed = try work.bgbackup("backup", stage.volume, extra: faults.environment)
-        #expect(killed.status == 128 + SIGKILL, "\(killed.errors)")
+        #expect(killed.status == 128 + SIGKILL || point.mayEndBefore && killed.status == 0, "\(killed.errors)")
 
         let check = try work.bgbackup("check", "--read-data")
         #expect(check.status == 0, "\(check.output)")
@@ -30,7 +30,8 @@ struct KillTests {
         let killed = try work.bgbackup("restore", "latest", "--target", work.path("target"), extra: faults.environment)
         #expect(killed.status == 128 + SIGKILL, "\(killed.errors)")
 
-        let names = try FileManager.default.contentsOfDirectory(atPath: work.directory.path).contains("target")
+        let names =
+            try FileManager.default.contentsOfDirectory(atPath: work.directory.path).contains("target")
             ? FileManager.default.contentsOfDirectory(atPath: work.path("target")) : []
         let isMarked = names.contains(".bgbackup-incomplete")
         if !isMarked, names.contains(where: { !$0.hasPrefix(".bgbackup-incomplete") }) {
@@ -66,9 +67,12 @@ struct KillTests {
     }
 
     @Test func `every kind of change is met`() {
-        #expect(Set(KillPlan.backup.points.map(\.kind)).isSuperset(of: ["create", "write", "fsync", "rename", "mkdir", "fdatasync"]))
-        #expect(Set(KillPlan.restore.points.map(\.kind)).isSuperset(
-            of: ["create", "write", "fsync", "rename", "mkdir", "truncate", "link", "symlink", "utimens", "unlink", "syncfs"]))
+        #expect(
+            Set(KillPlan.backup.points.map(\.kind)).isSuperset(of: ["create", "write", "fsync", "rename", "mkdir", "fdatasync"]))
+        #expect(
+            Set(KillPlan.restore.points.map(\.kind)).isSuperset(
+                of: ["create", "write", "fsync", "rename", "mkdir", "truncate", "link", "symlink", "utimens", "unlink", "syncfs"])
+        )
         #expect(Set(KillPlan.initialization.points.map(\.kind)).isSuperset(of: ["create", "write", "fsync", "rename", "unlink"]))
     }
 }

@@ -66,7 +66,9 @@ import Testing
         #expect(try work.bgbackup("backup", stage.volume).status == 0)
     }
 
-    @Test(.enabled(if: FaultLibrary.canRun, "needs a C compiler for the fault library"), arguments: ["/v1/packs/", "/v1/snapshots/"])
+    @Test(
+        .enabled(if: FaultLibrary.canRun, "needs a C compiler for the fault library"),
+        arguments: ["/v1/packs/", "/v1/snapshots/"])
     func `backups of different volumes into one repository at once are both whole`(_ place: String) throws {
         let other = work.path("other-volume")
         try SmallVolume.make(other, seed: 55)
@@ -103,9 +105,11 @@ import Testing
 
     // MARK: - Signals
 
-    @Test(.enabled(if: FaultLibrary.canRun, "needs a C compiler for the fault library"), arguments: [
-        (SIGTERM, "/tmp/put-", "create"), (SIGINT, "/v1/packs/", "rename"), (SIGTERM, "/v1/snapshots/", "rename"),
-    ])
+    @Test(
+        .enabled(if: FaultLibrary.canRun, "needs a C compiler for the fault library"),
+        arguments: [
+            (SIGTERM, "/tmp/put-", "create"), (SIGINT, "/v1/packs/", "rename"), (SIGTERM, "/v1/snapshots/", "rename"),
+        ])
     func `a signal ends a backup with 128 and its number, and nothing is lost`(
         _ number: Int32, _ place: String, _ kind: String
     ) throws {

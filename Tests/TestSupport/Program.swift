@@ -147,7 +147,8 @@ public enum Fixture {
         guard let result = try? Program.run("/usr/bin/env", ["python3", script, "create", "--help"]) else { return false }
         let probe = try? TemporaryDirectory("probe")
         guard result.status == 0, let probe,
-            let made = try? Program.run("/usr/bin/env", ["python3", script, "create", probe("v"), "--points", "10", "--dim", "8"])
+            let made = try? Program.run(
+                "/usr/bin/env", ["python3", script, "create", probe("v"), "--points", "10", "--dim", "8"])
         else { return false }
         if made.status != 0 { print("SKIPPED: no Qdrant engine: \(made.errors)") }
         return made.status == 0

@@ -155,9 +155,9 @@ public struct ManifestChunker {
         guard single.bytes.count <= Entry.sizeLimit else { throw FormatError("its metadata is larger than an entry may be") }
         writer.raw(single.bytes)
         previous = entry.path
-        // FNV-1a, one path in 256 ends a chunk.
+        // FNV-1a, one path in 256 ends a chunk; only its low bits are mixed well.
         let hash = entry.path.reduce(UInt64(0xcbf2_9ce4_8422_2325)) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
-        let full = writer.bytes.count >= ManifestChunk.target || (hash >> 32) & 0xff == 0
+        let full = writer.bytes.count >= ManifestChunk.target || hash & 0xff == 0
         return ended ?? (full ? finish() : nil)
     }
 

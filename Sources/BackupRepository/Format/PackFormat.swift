@@ -124,9 +124,10 @@ struct PackTrailer: Sendable {
         var reader = ByteReader(bytes)
         guard let cohort = Cohort(rawValue: try reader.u8()) else { throw FormatError("its trailer has no known cohort") }
         self.cohort = cohort
-        for _ in 0..<(try reader.elementCount(of: 2)) {
+        for _ in 0..<(try reader.elementCount(of: 35)) {
             let sealed = try reader.varint(limit: PackLimits.sealedFrame)
             let count = try reader.elementCount(of: 33)
+            guard sealed > Sealing.tagSize, count > 0 else { throw FormatError("its trailer has an empty frame") }
             var blocks: [(id: BlockID, length: Int)] = []
             blocks.reserveCapacity(count)
             var total = 0

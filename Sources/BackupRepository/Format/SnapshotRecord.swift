@@ -53,8 +53,9 @@ public struct Snapshot: Sendable, Identifiable {
     public let record: SnapshotRecord
     let manifest: Extents
 
-    /// Bytes that a sealed body may inflate to.
-    static let bodyLimit = 64 << 20
+    /// Bytes of the object, and that its body may inflate to: 10 million files
+    /// need a fiftieth, and a hostile writer gets no more memory than this allows.
+    static let bodyLimit = 8 << 20
 
     static func encode(_ record: SnapshotRecord, manifest: Extents) throws -> [UInt8] {
         let encoder = JSONEncoder()
@@ -67,7 +68,7 @@ public struct Snapshot: Sendable, Identifiable {
 
     init(id: ObjectID, decoding bytes: [UInt8]) throws {
         var reader = ByteReader(bytes)
-        let json = try reader.sized(limit: 16 << 20)
+        let json = try reader.sized(limit: 4 << 20)
         guard let record = try? JSONDecoder().decode(SnapshotRecord.self, from: Data(json)) else {
             throw FormatError("its record is no snapshot record")
         }

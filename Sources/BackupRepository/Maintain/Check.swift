@@ -212,7 +212,11 @@ public final class Check {
                     use(pack, first: first, count: count, name, path: nil)
                 }
                 var entries = 0
-                defer { if snapshot.record.kind == .device, entries != 2 { damage(name.object, "a device snapshot that holds not one device", snapshot: name.id) } }
+                defer {
+                    if snapshot.record.kind == .device, entries != 2 {
+                        damage(name.object, "a device snapshot that holds not one device", snapshot: name.id)
+                    }
+                }
                 try await repository.forEachEntry(of: snapshot) { entry in
                     entries += 1
                     guard case .file(_, let content) = entry.kind else { return }

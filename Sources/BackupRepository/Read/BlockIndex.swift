@@ -10,7 +10,7 @@ import ObjectStorage
 /// the repository no longer lists is thrown away before anything is looked up.
 public final class BlockIndex {
     private var runs: [IndexRun] = []
-    private let directory: String?
+    private var directory: String?
     private let ambient: Ambient
 
     /// Runs are merged into one when there are more.
@@ -36,11 +36,14 @@ public final class BlockIndex {
     /// Where a block is, or nil where no index object knows it. A run that turns
     /// out damaged is thrown away and made again from the repository.
     func find(_ id: BlockID, _ store: any ObjectStore, _ keys: KeyRing) async throws -> Location? {
-        do {
-            return try find(id)
-        } catch is IndexRun.Damaged {
-            try await load(store, keys)
-            return try find(id)
+        while true {
+            do {
+                return try find(id)
+            } catch is IndexRun.Damaged {
+                // A cache that returns what was not written gets no second chance in this run.
+                directory = nil
+                try await load(store, keys)
+            }
         }
     }
 
@@ -67,10 +70,10 @@ public final class BlockIndex {
         let covered = runs.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
         var batch = Batch()
         for (id, name) in listed.sorted(by: { $0.key < $1.key }) where !covered.contains(id) {
-            let bytes = try await store.get(name, .all, limit: IndexObject.sizeLimit).array
             do {
+                let bytes = try await store.get(name, .all, limit: IndexObject.sizeLimit).array
                 batch.add(try IndexObject(opening: bytes, keys, id: id), id: id)
-            } catch let error as FormatError {
+            } catch  where error is FormatError || (error as? StoreError)?.kind == .tooLarge {
                 throw BackupError(
                     .damaged, "index \(name) is damaged",
                     hint:

@@ -28,6 +28,8 @@ struct Seeded: RandomNumberGenerator {
     }
 
     mutating func number(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
+    /// Bytes of a name or link: anything but NUL.
+    mutating func text(_ count: ClosedRange<Int>) -> [UInt8] { bytes(number(count)).map { max($0, 1) } }
     mutating func id() -> ObjectID { ObjectID(bytes: bytes(16)) }
     mutating func block() -> BlockID { BlockID(bytes: bytes(32)[...]) }
 
@@ -47,7 +49,8 @@ struct Seeded: RandomNumberGenerator {
             if number(0...2) == 0 {
                 extents.appendZero(number(1...1000))
             } else {
-                extents.append(Location(pack: packs.randomElement(using: &self)!, ordinal: number(0...100_000)), count: number(1...50))
+                extents.append(
+                    Location(pack: packs.randomElement(using: &self)!, ordinal: number(0...100_000)), count: number(1...50))
             }
         }
         return extents
@@ -80,7 +83,7 @@ struct Seeded: RandomNumberGenerator {
             mode: UInt32(number(0...0o7777)), owner: UInt32(truncatingIfNeeded: next()), group: UInt32(number(0...70000)),
             modified: Int64(next() >> UInt64(number(1...40))) * (number(0...1) == 0 ? 1 : -1),
             attributes: (0..<number(0...3)).map { _ in
-                Entry.Attribute(name: Array("user.".utf8) + bytes(number(1...20)), value: bytes(number(0...300)))
+                Entry.Attribute(name: Array("user.".utf8) + text(1...20), value: bytes(number(0...300)))
             })
     }
 }

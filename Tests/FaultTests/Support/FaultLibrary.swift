@@ -65,7 +65,7 @@ struct Faults: Sendable {
     private static let library: Result<String, any Error> = Result {
         let folder = try TemporaryDirectory("faults")
         folder.keep = true
-        atexit_remove(folder.path)
+        removeAtExit(folder.path)
         let (source, library) = (folder("faults.c"), folder("faults.so"))
         try Data(faultSource.utf8).write(to: URL(filePath: source))
         for compiler in ["cc", "clang", "gcc"] where Program.hasTool(compiler) {
@@ -78,7 +78,7 @@ struct Faults: Sendable {
 }
 
 /// Removes a directory when the test process ends.
-private func atexit_remove(_ path: String) {
+func removeAtExit(_ path: String) {
     removedAtExit.withLock { $0.append(path) }
     _ = registered
 }
