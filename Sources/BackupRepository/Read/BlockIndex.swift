@@ -11,6 +11,7 @@ import ObjectStorage
 public final class BlockIndex {
     private var runs: [IndexRun] = []
     private var directory: String?
+    private var damages = 0
     private let ambient: Ambient
 
     /// Runs are merged into one when there are more.
@@ -40,8 +41,10 @@ public final class BlockIndex {
             do {
                 return try find(id)
             } catch is IndexRun.Damaged {
-                // A cache that returns what was not written gets no second chance in this run.
-                directory = nil
+                // Made again in the cache, and the second time in memory: a disk
+                // may return anything for as long as it likes.
+                damages += 1
+                if damages > 1 { directory = nil }
                 try await load(store, keys)
             }
         }
