@@ -22,6 +22,13 @@ final class Running {
 
     var isRunning: Bool { process.isRunning }
 
+    /// Bytes that it had written to a disk so far.
+    var bytesWritten: Int64 {
+        guard let text = try? String(contentsOfFile: "/proc/\(process.processIdentifier)/io", encoding: .utf8) else { return 0 }
+        let line = text.split(separator: "\n").first { $0.hasPrefix("write_bytes:") }
+        return line.flatMap { Int64($0.split(separator: " ")[1]) } ?? 0
+    }
+
     /// What it printed so far, to either place.
     var printed: String {
         get throws { try ["out", "err"].map { try String(contentsOfFile: folder($0), encoding: .utf8) }.joined() }
