@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second, independent reader of bgbackup repositories, written from format.md alone.
+"""A second reader of bgbackup repositories: format.md in Python, sharing no code with the program.
 
 bgbackup_reader.py REPOSITORY PASSWORD-FILE                      lists the snapshots
 bgbackup_reader.py REPOSITORY PASSWORD-FILE SNAPSHOT             lists its paths (an id, a prefix, or latest)

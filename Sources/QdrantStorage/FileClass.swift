@@ -16,8 +16,8 @@ public struct FileClass: Sendable, Hashable {
 
     /// Files the optimizer writes once and then only reads: matrix, graph, quantized data.
     public static let writtenOnce = FileClass(lifetime: .writtenOnce, blockSize: 1 << 20)
-    /// Files changed in place page by page: 16 KiB was measured against 32 and
-    /// 64 KiB (docs/benchmarks.md).
+    /// Files changed in place page by page: half and a quarter of what 32 and
+    /// 64 KiB would store of scattered pages (docs/benchmarks.md).
     public static let mutable = FileClass(lifetime: .mutable, blockSize: 16 << 10)
     /// Vectors of an appendable segment: appended to, and overwritten a vector at a time.
     public static let vectorChunk = FileClass(lifetime: .mutable, blockSize: 64 << 10)
