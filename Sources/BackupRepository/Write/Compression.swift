@@ -15,6 +15,7 @@ final class Compressor {
     private let context: OpaquePointer
 
     init() {
+        // Allocation of a MiB failed: as with any other, there is no way on.
         guard let context = ZSTD_createCCtx() else { fatalError("out of memory: no zstd context") }
         self.context = context
     }
