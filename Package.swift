@@ -33,10 +33,13 @@ let package = Package(
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: debian("libzstd-dev")),
         .systemLibrary(name: "CArchive", pkgConfig: "libarchive", providers: debian("libarchive-dev")),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: debian("libcurl4-openssl-dev")),
+        .systemLibrary(name: "CExpat", pkgConfig: "expat", providers: debian("libexpat1-dev")),
         .systemLibrary(name: "CLinux"),
 
         .target(name: "BackupBase", dependencies: ["CLinux"], swiftSettings: settings),
-        .target(name: "ObjectStorage", dependencies: ["BackupBase", "CLinux"], swiftSettings: settings),
+        .target(
+            name: "ObjectStorage", dependencies: ["BackupBase", "CLinux", "CCurl", "CExpat", crypto],
+            swiftSettings: settings),
         .target(name: "VolumeIO", dependencies: ["BackupBase", "CLinux"], swiftSettings: settings),
         .target(name: "QdrantStorage", dependencies: ["BackupBase"], swiftSettings: settings),
         .target(
@@ -65,6 +68,10 @@ let package = Package(
             name: "TestSupport", dependencies: ["BackupBase"], path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(
             name: "VolumeIOTests", dependencies: ["VolumeIO", "BackupBase", "CLinux", "CArchive", "CCurl"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "ObjectStorageTests",
+            dependencies: ["ObjectStorage", "BackupBase", "TestSupport", "CExpat", crypto],
             swiftSettings: settings),
         .testTarget(
             name: "BackupRepositoryTests",

@@ -34,6 +34,8 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
         case incomplete
         case storeFailed = "store-failed"
         case storeFull = "store-full"
+        case storeDenied = "store-denied"
+        case storeUnreachable = "store-unreachable"
         case targetFailed = "target-failed"
         case targetFull = "target-full"
         case noRepository = "no-repository"
@@ -66,7 +68,8 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .damaged: 17
             case .usage: 64
             case .interrupted: 130
-            case .failed, .sourceUnreadable, .storeFailed, .storeFull, .targetFailed, .targetFull,
+            case .failed, .sourceUnreadable, .storeFailed, .storeFull, .storeDenied, .storeUnreachable, .targetFailed,
+                .targetFull,
                 .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath:
                 1
             }
@@ -81,6 +84,8 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .incomplete: "A snapshot was made or restored, but some source could not be read or some metadata not set."
             case .storeFailed: "The object store failed to read or write an object."
             case .storeFull: "The object store has no space left."
+            case .storeDenied: "The object store refuses the keys, or what they ask for."
+            case .storeUnreachable: "The object store does not answer."
             case .targetFailed: "The restore target could not be written."
             case .targetFull: "The restore target has no space left."
             case .noRepository: "There is no repository at this place."

@@ -97,3 +97,34 @@ extension RandomAccessCollection where Index == Int {
         return low
     }
 }
+
+/// "20MiB", "1.5 GB", "4096": bytes; decimal units unless they say iB. Nil for what is no size.
+public func parseBytes(_ text: String) -> Int? {
+    let digits = text.prefix { $0.isNumber || $0 == "." }
+    guard let number = Double(digits), let unit = byteUnits[text.dropFirst(digits.count).filter { $0 != " " }.lowercased()],
+        number * unit < 9e18
+    else { return nil }
+    return Int(number * unit)
+}
+
+private let byteUnits: [String: Double] = [
+    "": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "t": 1e12, "tb": 1e12,
+    "kib": 1024, "mib": 1_048_576, "gib": 1_073_741_824, "tib": 1_099_511_627_776,
+]
+
+/// "%2F" → "/"; nil for what is no percent-encoded UTF-8.
+public func percentDecoded(_ text: some StringProtocol) -> String? {
+    var bytes: [UInt8] = []
+    var rest = Array(text.utf8)[...]
+    while let byte = rest.popFirst() {
+        guard byte == UInt8(ascii: "%") else {
+            bytes.append(byte)
+            continue
+        }
+        guard rest.count >= 2, let value = bytesFromHex(String(decoding: rest.prefix(2), as: UTF8.self).lowercased())
+        else { return nil }
+        bytes += value
+        rest = rest.dropFirst(2)
+    }
+    return String(validating: bytes, as: UTF8.self)
+}

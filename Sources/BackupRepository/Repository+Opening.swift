@@ -1,6 +1,7 @@
 import BackupBase
 import Crypto
 import FoundationEssentials
+import Glibc
 import ObjectStorage
 
 /// Making a repository, and opening one with a password or a writer key.
@@ -9,7 +10,20 @@ extension Repository {
     /// - Parameter probe: what was found out about the store.
     public static func create(
         store: any ObjectStore, password: [UInt8], label: String, probe: [String: String],
-        executor: BlockingExecutor, ambient: Ambient = .system
+        executor: BlockingExecutor, ambient: Ambient = .system, identity: WriterIdentity? = nil
+    ) async throws -> Repository {
+        guard probe["conditionalReplace"] != "no" else {
+            return try await createAlone(store, password, label, probe, executor, ambient, identity)
+        }
+        // Two at once would take each other's keys for leftovers.
+        return try await withLease("init", on: store, holder: "an init, process \(getpid())", ambient: ambient) { _ in
+            try await createAlone(store, password, label, probe, executor, ambient, identity)
+        }
+    }
+
+    private static func createAlone(
+        _ store: any ObjectStore, _ password: [UInt8], _ label: String, _ probe: [String: String],
+        _ executor: BlockingExecutor, _ ambient: Ambient, _ identity: WriterIdentity?
     ) async throws -> Repository {
         for name in Configuration.names where try await store.info(name) != nil {
             throw BackupError(
@@ -18,24 +32,47 @@ extension Repository {
         }
         // Without a configuration there is no repository: what an init that was
         // killed left of its keys opens nothing.
-        for info in try await store.list(slotPrefix) { try await store.delete(info.name) }
+        for info in try await store.list(slotPrefix) {
+            do {
+                try await store.delete(info.name)
+            } catch let error as StoreError where error.kind == .locked {
+                // It opens nothing of this repository: it may as well stay.
+            }
+        }
         let id = ObjectID.random(ambient)
         let ring = KeyRing.generate(repository: id)
         let configuration = Configuration(
             repository: "\(id)", created: formatTime(ambient.now()),
             publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: probe)
         let repository = Repository(
-            store: store, keys: ring, configuration: configuration, executor: executor, ambient: ambient)
+            store: store, keys: ring, configuration: configuration, executor: executor, ambient: ambient,
+            identity: identity)
+        try await repository.requireClaim()
         // Keys first: a configuration without a key slot would be a repository nobody can open.
         _ = try await repository.addKeySlot(password: password, label: label)
         let bytes = AlignedBuffer(copying: try configuration.encoded(ring))
         for name in Configuration.names { try await store.put(name, bytes, ifAbsent: true) }
+        try await repository.requireLocks()
         return repository
+    }
+
+    /// A store may accept a lock and keep none: look at what was just written.
+    private func requireLocks() async throws {
+        guard let duration = store.lockDuration else { return }
+        for info in [Configuration.names[0], Configuration.names[1]] {
+            let day: Int64 = 86_400_000_000_000
+            guard let until = try await store.info(info)?.lockedUntil, until > ambient.now() + duration - day else {
+                throw BackupError(
+                    .storeFailed, "the store at \(store.location) accepts object locks and keeps none",
+                    hint: "Make the bucket with Object Lock enabled, or leave lock and lock-for out of the URL.")
+            }
+        }
     }
 
     /// Opens with a password. Throws `.noRepository`, `.wrongPassword`, `.damaged`.
     public static func open(
-        store: any ObjectStore, password: [UInt8], executor: BlockingExecutor, ambient: Ambient = .system
+        store: any ObjectStore, password: [UInt8], executor: BlockingExecutor, ambient: Ambient = .system,
+        identity: WriterIdentity? = nil
     ) async throws -> Repository {
         let candidates = try await configurations(store)
         var problems: [String] = []
@@ -48,7 +85,8 @@ extension Repository {
                 continue
             }
             return Repository(
-                store: store, keys: ring, configuration: candidate.configuration, executor: executor, ambient: ambient)
+                store: store, keys: ring, configuration: candidate.configuration, executor: executor, ambient: ambient,
+                identity: identity)
         }
         if problems.isEmpty {
             throw BackupError(
@@ -60,7 +98,8 @@ extension Repository {
 
     /// Opens with a writer's ring, for backups.
     public static func open(
-        store: any ObjectStore, writer ring: KeyRing, executor: BlockingExecutor, ambient: Ambient = .system
+        store: any ObjectStore, writer ring: KeyRing, executor: BlockingExecutor, ambient: Ambient = .system,
+        identity: WriterIdentity? = nil
     ) async throws -> Repository {
         let candidates = try await configurations(store)
         guard candidates.contains(where: { $0.id == ring.repository }) else {
@@ -72,7 +111,8 @@ extension Repository {
             throw BackupError(.damaged, "the configuration of \(store.location) was altered")
         }
         return Repository(
-            store: store, keys: ring, configuration: genuine.configuration, executor: executor, ambient: ambient)
+            store: store, keys: ring, configuration: genuine.configuration, executor: executor, ambient: ambient,
+            identity: identity)
     }
 
     private static func configurations(_ store: any ObjectStore) async throws -> [UnverifiedConfiguration] {
@@ -144,7 +184,16 @@ extension Repository {
         guard slots.count > 1 else {
             throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
         }
-        for copy in ["a", "b"] { try await store.delete("\(Self.slotPrefix)\(slot.id).\(copy)") }
+        try await withLease("maintenance") { lease in
+            // Another run may have removed the other one meanwhile.
+            guard try await keySlots().count > 1 else {
+                throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
+            }
+            for copy in ["a", "b"] {
+                try await lease.confirm()
+                try await store.delete("\(Self.slotPrefix)\(slot.id).\(copy)")
+            }
+        }
     }
 
     private static func slots(

@@ -1,5 +1,6 @@
 import BackupBase
 import FoundationEssentials
+import Glibc
 import ObjectStorage
 
 /// A repository that was opened with a key: snapshots, and the way in and out
@@ -11,17 +12,24 @@ public final class Repository: Sendable {
     public let executor: BlockingExecutor
     public let reader: PackReader
     let ambient: Ambient
+    /// Who this node is to a store that lets one node write; nil where nobody kept it.
+    let identity: WriterIdentity?
+
+    /// For people who find a lease: node and process.
+    var holder: String { "\(identity?.node ?? "a node"), process \(getpid())" }
 
     public var id: ObjectID { keys.repository }
 
     init(
-        store: any ObjectStore, keys: KeyRing, configuration: Configuration, executor: BlockingExecutor, ambient: Ambient
+        store: any ObjectStore, keys: KeyRing, configuration: Configuration, executor: BlockingExecutor, ambient: Ambient,
+        identity: WriterIdentity?
     ) {
         self.store = store
         self.keys = keys
         self.configuration = configuration
         self.executor = executor
         self.ambient = ambient
+        self.identity = identity
         reader = PackReader(store: store, keys: keys)
     }
 
@@ -35,6 +43,7 @@ public final class Repository: Sendable {
     public func withWriter<Result>(
         cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
+        try await requireClaim()
         await sweepTemporary()
         try await completeConfiguration()
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
@@ -71,6 +80,7 @@ public final class Repository: Sendable {
             guard info.name.hasPrefix("tmp/put-") || info.name.hasPrefix("tmp/probe-") else { continue }
             try? await store.delete(info.name)
         }
+        try? await store.removeLeftovers(before: yesterday)
     }
 
     /// Commits a snapshot: the last write of a backup, which makes it exist.

@@ -1,16 +1,22 @@
 import BackupBase
 
-/// Named immutable objects. Implementations: a local directory (`LocalStore`);
-/// decorators conform too. Six methods, and a property that tells how many
-/// transfers at once the store likes.
+/// Named immutable objects. Implementations: a local directory (`LocalStore`)
+/// and S3 (`S3Store`); decorators conform too.
 ///
-/// All methods throw `StoreError` and nothing else of their own. A `put` that
-/// returns has made the object durable under its name, whole.
+/// All methods throw `StoreError` and nothing else of their own, or
+/// `CancellationError`. A `put` that returns has made the object durable under
+/// its name, whole.
 public protocol ObjectStore: Sendable {
     /// The place, for messages: a path or a URL without secrets.
     var location: String { get }
     /// Uploads that may run at once with profit.
     var parallelPuts: Int { get }
+    /// Bytes that one read should ask for: more where a request costs a round trip.
+    var readSize: Int { get }
+    /// Reads that may run at once with profit.
+    var parallelGets: Int { get }
+    /// How long new objects under `v1/` are locked for, in nanoseconds; nil where they are not.
+    var lockDuration: Int64? { get }
 
     /// Stores `content` (its first `count` bytes) under `name`. With
     /// `ifAbsent`, throws `.exists` when the name is taken; without, replaces.
@@ -22,7 +28,57 @@ public protocol ObjectStore: Sendable {
     func info(_ name: String) async throws -> ObjectInfo?
     /// All objects whose names start with `prefix` (ending in "/"), by name.
     func list(_ prefix: String) async throws -> [ObjectInfo]
+    /// Removes an object; none is removed already. Throws `.locked` where it may not go yet.
     func delete(_ name: String) async throws
+    func delete(all names: [String]) async throws
+
+    // MARK: Objects that change: leases
+
+    /// The object with the version that `replace` compares, or nil where there is none.
+    func fetch(_ name: String, limit: Int) async throws -> VersionedObject?
+    /// Writes the object if it still has this version, or is still absent for
+    /// nil. Throws `.exists` where it is otherwise: the store decides, atomically.
+    @discardableResult
+    func replace(_ name: String, _ content: [UInt8], expecting version: String?) async throws -> String
+
+    // MARK: Care
+
+    /// Locks an object until this time (nanoseconds since 1970), never shorter than it is.
+    func extendLock(_ name: String, until: Int64) async throws
+    /// Takes away what uploads that were cut off before this time left, where the store keeps such.
+    func removeLeftovers(before: Int64) async throws
+}
+
+extension ObjectStore {
+    public var readSize: Int { 4 << 20 }
+    public var parallelGets: Int { 8 }
+    public var lockDuration: Int64? { nil }
+
+    public func delete(all names: [String]) async throws {
+        for name in names { try await delete(name) }
+    }
+
+    public func extendLock(_ name: String, until: Int64) async throws {
+        throw StoreError(.unsupported, "lock", name, "this store has no locks")
+    }
+
+    public func removeLeftovers(before: Int64) async throws {}
+}
+
+/// An object that may change, with what tells one state from another.
+public struct VersionedObject: Sendable {
+    public var bytes: [UInt8]
+    public var version: String
+    /// Nanoseconds since 1970, both by the store's clock: when it was written, and now.
+    public var modified: Int64
+    public var now: Int64
+
+    public init(bytes: [UInt8], version: String, modified: Int64, now: Int64) {
+        self.bytes = bytes
+        self.version = version
+        self.modified = modified
+        self.now = now
+    }
 }
 
 /// Which bytes of an object: all, `count` from `offset`, or the last `count`.
@@ -64,37 +120,14 @@ public struct ObjectInfo: Sendable, Equatable {
     public var size: Int
     /// Nanoseconds since 1970 by the store's clock.
     public var modified: Int64
+    /// Nanoseconds since 1970: not to be removed before. Only `info` tells, and only of a lock.
+    public var lockedUntil: Int64?
 
-    public init(name: String, size: Int, modified: Int64) {
+    public init(name: String, size: Int, modified: Int64, lockedUntil: Int64? = nil) {
         self.name = name
         self.size = size
         self.modified = modified
+        self.lockedUntil = lockedUntil
     }
 }
 
-/// What a store failed at. Never the source's fault.
-public struct StoreError: Error, Sendable, CustomStringConvertible {
-    public enum Kind: String, Sendable {
-        case notFound = "not found"
-        case exists = "exists already"
-        case full = "no space left"
-        case denied = "permission denied"
-        case tooLarge = "larger than allowed"
-        case failed = "failed"
-    }
-    public var kind: Kind
-    public var operation: String
-    public var name: String
-    public var detail: String
-
-    public init(_ kind: Kind, _ operation: String, _ name: String, _ detail: String = "") {
-        self.kind = kind
-        self.operation = operation
-        self.name = name
-        self.detail = detail
-    }
-
-    public var description: String {
-        "cannot \(operation) \(name): \(detail.isEmpty ? kind.rawValue : detail)"
-    }
-}

@@ -17,17 +17,22 @@ enum ErrorMapping {
     }
 
     private static func storeError(_ error: StoreError) -> BackupError {
-        switch error.kind {
-        case .full:
-            BackupError(
-                .storeFull, "the repository's store has no space left",
-                hint: "Nothing committed is lost. Make room, then run the backup again: what was stored is found.",
-                cause: error)
-        case .denied:
-            BackupError(.storeFailed, "the repository's store refused", hint: "Check the permissions.", cause: error)
-        case .notFound, .exists, .tooLarge, .failed:
-            BackupError(.storeFailed, "the repository's store failed", cause: error)
-        }
+        let (code, message, hint): (BackupError.Code, String, String?) =
+            switch error.kind {
+            case .full:
+                (.storeFull, "the repository's store has no space left",
+                    "Nothing committed is lost. Make room, then run the backup again: what was stored is found.")
+            case .denied: (.storeDenied, "the repository's store refused", "Check the permissions.")
+            case .credentials: (.storeDenied, "the repository's store does not let us in", nil)
+            case .unreachable: (.storeUnreachable, "the repository's store is not reachable", nil)
+            case .noStore: (.noRepository, "the repository's store does not exist", nil)
+            case .locked: (.immutable, "the repository's store keeps the object", nil)
+            case .usage: (.usage, "the repository's URL is wrong", nil)
+            case .notFound, .exists, .tooLarge, .unsupported, .failed: (.storeFailed, "the repository's store failed", nil)
+            }
+        var mapped = BackupError(code, message, hint: error.hint ?? hint)
+        mapped.cause = error.kind == .usage ? error.detail : "\(error)"
+        return mapped
     }
 
     private static func isParserError(_ error: any Error) -> Bool {

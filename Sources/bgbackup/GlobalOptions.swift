@@ -6,11 +6,17 @@ struct GlobalOptions: ParsableArguments {
     @Option(
         name: [.customShort("r"), .customLong("repository")],
         help: ArgumentHelp(
-            "Where the repository is: a path or file:///path (or BGBACKUP_REPOSITORY).", valueName: "url"))
+            "Where the repository is: a path, file:///path or s3://bucket/prefix (or BGBACKUP_REPOSITORY).", valueName: "url"))
     var repository: String?
 
     @Option(help: ArgumentHelp("File that holds the password (or BGBACKUP_PASSWORD_FILE).", valueName: "file"))
     var passwordFile: String?
+
+    @Option(help: ArgumentHelp("Send at most so much a second to an s3:// store, for example 20MiB.", valueName: "bytes"))
+    var limitUpload: String?
+
+    @Option(help: ArgumentHelp("Fetch at most so much a second from an s3:// store.", valueName: "bytes"))
+    var limitDownload: String?
 
     @Flag(help: "Print JSON: one document, or JSON Lines for long work.")
     var json = false

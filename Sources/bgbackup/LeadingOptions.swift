@@ -1,7 +1,9 @@
 /// Lets global options stand before the command, as `bgbackup -r REPO snapshots`:
 /// the parser knows them behind it only.
 enum LeadingOptions {
-    private static let withValue: Set<String> = ["-r", "--repository", "--password-file"]
+    private static let withValue: Set<String> = [
+        "-r", "--repository", "--password-file", "--limit-upload", "--limit-download",
+    ]
     private static let flags: Set<String> = [
         "--json", "-q", "--quiet", "-v", "--verbose", "--no-progress", "-n", "--dry-run",
     ]

@@ -21,44 +21,66 @@ struct Session {
             throw BackupError(
                 .usage, "no repository is named", hint: "Give --repository, or set BGBACKUP_REPOSITORY.")
         }
-        if url.hasPrefix("s3://") {
-            throw BackupError(
-                .usage, "this version keeps repositories in directories, not in \(url)",
-                hint: "Give a path, for example of a mounted volume.")
-        }
+        return try store(at: url)
+    }
+
+    /// The store that a URL names; nothing is asked of it yet.
+    func store(at url: String) throws -> any ObjectStore {
+        if url.hasPrefix("s3://") { return try s3Store(url) }
         let path = url.hasPrefix("file://") ? String(url.dropFirst("file://".count)) : url
-        guard path.hasPrefix("/") || !url.hasPrefix("file://"), !path.isEmpty else {
-            throw BackupError(.usage, "'\(url)' is no repository", hint: "Give a path, or file:///path.")
+        let scheme = path.prefix { $0.isLetter || $0.isNumber }
+        guard path.hasPrefix("/") || !url.hasPrefix("file://"), !path.isEmpty, !path.dropFirst(scheme.count).hasPrefix("://")
+        else {
+            throw BackupError(
+                .usage, "'\(printable(url.utf8))' is no repository", hint: "Give a path, file:///path or s3://BUCKET/PREFIX.")
         }
-        return LocalStore(path: path)
+        return LocalStore(path: absolute(path))
+    }
+
+    func s3Store(_ url: String) throws -> S3Store {
+        var place = try S3Place(url: url, environment: { Self.environment($0) })
+        if let limit = options.limitUpload { place.uploadLimit = try Self.rate(limit, "--limit-upload") }
+        if let limit = options.limitDownload { place.downloadLimit = try Self.rate(limit, "--limit-download") }
+        return try S3Store(
+            place: place, credentialFile: credential("bgbackup.s3"), environment: { Self.environment($0) })
+    }
+
+    private static func rate(_ text: String, _ option: String) throws -> Int {
+        guard let rate = parseBytes(text), rate >= 1024 else {
+            throw BackupError(.usage, "'\(text)' is no rate for \(option)", hint: "Give bytes a second, for example 20MiB.")
+        }
+        return rate
     }
 
     func create(password: [UInt8], label: String) async throws -> Repository {
         let store = try store()
-        if mkdir(store.location, 0o700) != 0, errno != EEXIST {
+        if store is LocalStore, mkdir(store.location, 0o700) != 0, errno != EEXIST {
             throw BackupError(
                 .storeFailed, "cannot make the repository's directory \(store.location): \(String(cString: strerror(errno)))",
                 hint: "Its parent directory must exist.")
         }
+        let probe = try await StoreProbe.run(store)
+        try probe.requireUsable()
         return try await Repository.create(
-            store: store, password: password, label: label, probe: try await StoreProbe.run(store), executor: Self.executor)
+            store: store, password: password, label: label, probe: probe.record, executor: Self.executor,
+            identity: identity)
     }
 
     /// Opens for reading, with the password.
     func open() async throws -> Repository {
         if let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword {
             // A node that only holds the writer key gets told so, not asked for a password.
-            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor)
+            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor)
+        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor, identity: identity)
     }
 
     /// Opens for a backup, with the writer key where there is one.
     func openForBackup(writerKeyFile: String?) async throws -> Repository {
         if let ring = try writerKey(writerKeyFile) {
-            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor)
+            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor)
+        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor, identity: identity)
     }
 
     // MARK: - Places
@@ -82,6 +104,12 @@ struct Session {
         return environment("HOME").map { "\($0)/\(home)/bgbackup" }
     }
 
+    /// Who this node is to a store that lets one node write: kept with its state.
+    var identity: WriterIdentity? {
+        guard let directory = stateDirectory else { return nil }
+        return NodeIdentity.id(in: directory).map { WriterIdentity(id: $0, node: Self.hostName) }
+    }
+
     static var hostName: String {
         var name = [CChar](repeating: 0, count: 256)
         guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
@@ -90,12 +118,12 @@ struct Session {
 
     // MARK: - Secrets
 
-    private var hasPassword: Bool {
+    var hasPassword: Bool {
         environment("BGBACKUP_PASSWORD_FILE") != nil || environment("BGBACKUP_PASSWORD_COMMAND") != nil
             || credential("bgbackup.password") != nil
     }
 
-    private func writerKey(_ given: String?) throws -> KeyRing? {
+    func writerKey(_ given: String?) throws -> KeyRing? {
         guard let path = given ?? environment("BGBACKUP_WRITER_KEY_FILE") ?? credential("bgbackup.writer-key") else {
             return nil
         }
@@ -168,7 +196,10 @@ struct Session {
         return access(path, R_OK) == 0 ? path : nil
     }
 
-    private func environment(_ name: String) -> String? {
+    private func environment(_ name: String) -> String? { Self.environment(name) }
+
+    /// A variable of the process; an empty one is none.
+    static func environment(_ name: String) -> String? {
         guard let value = getenv(name) else { return nil }
         let text = String(cString: value)
         return text.isEmpty ? nil : text

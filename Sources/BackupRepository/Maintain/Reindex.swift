@@ -99,8 +99,22 @@ extension Repository {
             }
         }
         if !dryRun, !object.packs.isEmpty { try await put(object, &report) }
-        if !dryRun { for name in report.damagedIndexes { try await store.delete(name) } }
+        if !dryRun, !report.damagedIndexes.isEmpty { try await remove(report.damagedIndexes) }
         return report
+    }
+
+    private func remove(_ damaged: [String]) async throws {
+        try await withLease("maintenance") { lease in
+            for name in damaged {
+                try await lease.confirm()
+                do {
+                    try await store.delete(name)
+                } catch let error as StoreError where error.kind == .locked {
+                    throw BackupError(
+                        .immutable, "the damaged index \(name) cannot be replaced before its lock ends", cause: error)
+                }
+            }
+        }
     }
 
     private func put(_ object: IndexObject, _ report: inout ReindexReport) async throws {
