@@ -2,6 +2,7 @@ import BackupBase
 import BackupRepository
 import CLinux
 import Glibc
+import ObjectStorage
 import VolumeIO
 
 /// Restores a device or image snapshot onto a block device or image file of at
@@ -13,7 +14,6 @@ struct DeviceRestore {
     let board: ProgressBoard
 
     private static let head: Int64 = 1 << 20
-    private static let width = 8
 
     func run(_ snapshot: Snapshot, _ report: inout RestoreReport) async throws {
         let plan = try await RestorePlan.make(repository, snapshot, include: nil)
@@ -35,7 +35,7 @@ struct DeviceRestore {
                 heldBack: Self.head)
             var reads = plan.reads[...]
             var outcomes = OrderedMap<RestorePlan.Read, FrameWriter.Outcome>(
-                width: Self.width, on: repository.executor, from: { reads.popFirst() },
+                width: repository.store.parallelGets, on: repository.executor, from: { reads.popFirst() },
                 transform: { try await writer.perform($0) })
             while let outcome = try await outcomes.next() {
                 report.bytesWritten += outcome.written

@@ -1,6 +1,7 @@
 import BackupBase
 import BackupRepository
 import Glibc
+import ObjectStorage
 
 /// What a restore will do: names to make, and reads of packs with the places
 /// their blocks go to.
@@ -42,8 +43,6 @@ public struct RestorePlan: Sendable {
     public var fileCount: Int { files.count }
     public var totalBytes: Int64 { bytesTotal }
 
-    /// Bytes that one request fetches at the most.
-    private static let readLimit = 4 << 20
     /// Bytes read in vain rather than asked for in two requests.
     private static let gapLimit = 256 << 10
 
@@ -87,7 +86,7 @@ public struct RestorePlan: Sendable {
         let planned = runs.values.reduce(0) { $0 + $1.reduce(0) { $0 + $1.count } }
         for pack in order {
             let opened = try await repository.reader.pack(pack)
-            plan.reads += reads(of: opened, runs[pack]!)
+            plan.reads += reads(of: opened, runs[pack]!, limit: repository.store.readSize)
         }
         // A block that no read brings would stay a hole: never trust the planning.
         guard plan.blockCount == planned else {
@@ -153,7 +152,8 @@ public struct RestorePlan: Sendable {
 
     // MARK: - Reads
 
-    private static func reads(of pack: PackReader.OpenPack, _ runs: [Run]) -> [Read] {
+    /// - Parameter limit: bytes that one request fetches at the most
+    private static func reads(of pack: PackReader.OpenPack, _ runs: [Run], limit: Int) -> [Read] {
         // Cut at frame borders first, then sorted: files may share blocks in any
         // way, and what one frame serves must stand together.
         let pieces = runs.flatMap { run in
@@ -175,7 +175,7 @@ public struct RestorePlan: Sendable {
         }
         for (frame, run) in pieces {
             let joined = frames.lowerBound..<max(frames.upperBound, frame + 1)
-            if !members.isEmpty, pack.bytes(of: joined) <= readLimit,
+            if !members.isEmpty, pack.bytes(of: joined) <= limit,
                 frame <= frames.upperBound || pack.bytes(of: frames.upperBound..<frame) <= gapLimit
             {
                 frames = joined

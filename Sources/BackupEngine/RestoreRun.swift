@@ -1,6 +1,7 @@
 import BackupBase
 import BackupRepository
 import Glibc
+import ObjectStorage
 import VolumeIO
 
 public struct RestoreOptions: Sendable {
@@ -38,8 +39,6 @@ public final class RestoreRun {
     private let board: ProgressBoard
     private var report: RestoreReport
 
-    /// Reads under way at once.
-    private static let width = 8
     /// Bytes written between two journal lines.
     private static let journalEvery: Int64 = 512 << 20
 
@@ -208,7 +207,7 @@ public final class RestoreRun {
         let outputs = OutputFiles(tree, plan)
         let writer = FrameWriter(repository: repository, plan: plan, outputs: outputs, compare: compare, board: board)
         var reads = OrderedMap<Int, FrameWriter.Outcome>(
-            width: Self.width, on: repository.executor,
+            width: repository.store.parallelGets, on: repository.executor,
             from: {
                 defer { next += 1 }
                 return next < plan.reads.count ? next : nil

@@ -151,6 +151,7 @@ public final class Repository: Sendable {
                         "the manifest of snapshot \(snapshot.id) is not valid (\(FinishedPack.name(pack)), block \(ordinal))",
                         cause: error)
                 }
+                try await reader.prefetch(entries.flatMap { $0.packs }, on: executor)
                 for entry in entries { try await body(entry) }
             }
         }
@@ -183,6 +184,7 @@ public final class Repository: Sendable {
                             .damaged, "a file's block list is not valid (\(FinishedPack.name(pack)), block \(number))",
                             cause: error)
                     }
+                    try await reader.prefetch(part.extents.packs, on: executor)
                     try await body(part, first)
                     first += blocks
                 }

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -93,4 +95,10 @@ static inline int bgb_set_attribute(int fd, const char *name, const void *value,
     return fsetxattr(fd, name, value, count, 0);
 }
 static inline int bgb_remove_attribute(int fd, const char *name) { return fremovexattr(fd, name); }
+/* Neither a core file nor a core for the kernel's handler. */
+static inline void bgb_no_core(void) {
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
 #endif

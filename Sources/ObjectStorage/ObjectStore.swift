@@ -111,6 +111,11 @@ public struct ObjectBytes: Sendable {
         }
     }
 
+    /// Without the first `count` bytes.
+    public func dropping(_ count: Int) -> ObjectBytes {
+        ObjectBytes(buffer, start: start + count, count: self.count - count, objectSize: objectSize)
+    }
+
     public var array: [UInt8] { withBytes { Array($0) } }
 }
 

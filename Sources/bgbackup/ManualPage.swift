@@ -59,7 +59,7 @@ enum ManualPage {
         }
         lines += [
             ".SH EXIT STATUS",
-            "0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, 14 capture failed, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.",
+            "0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, 13 blocked by a lock, 14 capture failed, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.",
             ".SH SEE ALSO",
         ]
         lines.append(title == "bgbackup" ? "\\fBbgbackup-backup\\fR(8), \\fBbgbackup-restore\\fR(8)" : "\\fBbgbackup\\fR(8)")

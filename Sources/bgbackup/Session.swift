@@ -54,16 +54,20 @@ struct Session {
 
     func create(password: [UInt8], label: String) async throws -> Repository {
         let store = try store()
-        if store is LocalStore, mkdir(store.location, 0o700) != 0, errno != EEXIST {
-            throw BackupError(
-                .storeFailed, "cannot make the repository's directory \(store.location): \(String(cString: strerror(errno)))",
-                hint: "Its parent directory must exist.")
-        }
+        try Self.makeDirectory(of: store)
         let probe = try await StoreProbe.run(store)
         try probe.requireUsable()
         return try await Repository.create(
             store: store, password: password, label: label, probe: probe.record, executor: Self.executor,
             identity: identity)
+    }
+
+    /// Makes the directory of a local store, where it is missing.
+    static func makeDirectory(of store: any ObjectStore) throws {
+        guard store is LocalStore, mkdir(store.location, 0o700) != 0, errno != EEXIST else { return }
+        throw BackupError(
+            .storeFailed, "cannot make the repository's directory \(store.location): \(String(cString: strerror(errno)))",
+            hint: "Its parent directory must exist.")
     }
 
     /// Opens for reading, with the password.

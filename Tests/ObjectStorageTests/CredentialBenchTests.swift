@@ -7,7 +7,7 @@ import Testing
 
 /// A place to look for keys in: a home directory, variables, a clock and a cloud.
 struct CredentialBench {
-    let directory: TemporaryDirectory
+    private let directory: TemporaryDirectory
     let clock = Locked<Int64>(1_800_000_000_000_000_000)
     let cloud: FakeCloud
     var variables: [String: String] = [:]
@@ -24,6 +24,9 @@ struct CredentialBench {
         settings.retryDelay = 0.001
         settings.processTimeLimit = 10
     }
+
+    var home: String { directory.path }
+    func path(_ name: String) -> String { directory(name) }
 
     @discardableResult
     func write(_ name: String, _ text: String, mode: mode_t = 0o600) throws -> String {
@@ -50,7 +53,7 @@ struct CredentialBench {
 
     var ready: CredentialSettings {
         var settings = settings
-        let variables = variables.merging(["HOME": directory.path]) { mine, _ in mine }
+        let variables = variables.merging(["HOME": home]) { mine, _ in mine }
         settings.environment = { variables[$0] }
         return settings
     }

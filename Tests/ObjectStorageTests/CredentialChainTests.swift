@@ -1,4 +1,5 @@
 import BackupBase
+import Glibc
 import Testing
 
 @testable import ObjectStorage
@@ -38,7 +39,7 @@ import Testing
         bench.settings.keyFile = try bench.write("keys", "[default]\n\(keys("AKIAFILE"))")
         #expect(try await bench.load().accessKey == "AKIAFILE")
         bench.settings.keyFile = "~/keys"
-        #expect(try await bench.load().source == "key file '\(bench.directory("keys"))'")
+        #expect(try await bench.load().source == "key file '\(bench.path("keys"))'")
     }
 
     @Test mutating func `a profile that names only a region does not end the search`() async throws {
@@ -95,7 +96,10 @@ import Testing
                 "the expiration of the environment (AWS_ACCESS_KEY_ID and the others) is no time as RFC 3339 writes it"
             ),
             (
-                ["AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_CREDENTIAL_EXPIRATION": "2027-01-15T07:00:00Z"],
+                [
+                    "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "canary",
+                    "AWS_CREDENTIAL_EXPIRATION": "2027-01-15T07:00:00Z",
+                ],
                 "the keys from environment ended at 2027-01-15T07:00:00Z"
             ),
         ])
@@ -130,7 +134,7 @@ import Testing
         bench.settings.profile = "b"
         #expect(try await bench.load().accessKey == "B")
         bench.settings.profile = "c"
-        #expect(await bench.failure().message == "the key file '\(bench.directory("keys"))' has no section [c]")
+        #expect(await bench.failure().message == "the key file '\(bench.path("keys"))' has no section [c]")
     }
 
     @Test(
@@ -162,15 +166,15 @@ import Testing
     }
 
     @Test mutating func `a key file that cannot be read is an error`() async throws {
-        bench.settings.keyFile = bench.directory("none")
+        bench.settings.keyFile = bench.path("none")
         #expect(
             await bench.failure().message
-                == "cannot read the key file, '\(bench.directory("none"))': No such file or directory")
-        bench.settings.keyFile = bench.directory.path
+                == "cannot read the key file, '\(bench.path("none"))': No such file or directory")
+        bench.settings.keyFile = bench.home
         #expect(await bench.failure().message.hasSuffix("': it is no regular file"))
         bench.settings.keyFile = try bench.write("large", String(repeating: "#canary\n", count: 1 << 18))
         #expect(await bench.failure().message.hasSuffix("': it is larger than 1 MiB"))
-        let pipe = bench.directory("pipe")
+        let pipe = bench.path("pipe")
         #expect(mkfifo(pipe, 0o600) == 0)
         bench.settings.keyFile = pipe
         #expect(await bench.failure().message.hasSuffix("': it is no regular file"), "and nobody waits for a writer")
@@ -191,7 +195,7 @@ import Testing
     }
 
     @Test mutating func `a web identity without a role or with a bad token is an error`() async throws {
-        bench.variables = ["AWS_WEB_IDENTITY_TOKEN_FILE": bench.directory("token")]
+        bench.variables = ["AWS_WEB_IDENTITY_TOKEN_FILE": bench.path("token")]
         #expect(await bench.failure().message == "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not")
         bench.variables["AWS_ROLE_ARN"] = "arn:pod"
         #expect(await bench.failure().message.hasPrefix("cannot read AWS_WEB_IDENTITY_TOKEN_FILE, '"))

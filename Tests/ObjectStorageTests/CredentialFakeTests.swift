@@ -33,8 +33,8 @@ final class FakeCloud: HTTPTransport {
         var made = 0
         /// What the next requests to URLs with this text in them meet.
         var faults: [(text: String, fault: Fault)] = []
-        /// Seconds each request takes.
-        var latency = 0.0
+        /// While set, requests arrive and wait for their answer.
+        var isHeld = false
         var lastForm: [String: String] = [:]
     }
 
@@ -48,13 +48,16 @@ final class FakeCloud: HTTPTransport {
     func set<Value>(_ path: WritableKeyPath<State, Value>, _ value: Value) {
         state.withLock { $0[keyPath: path] = value }
     }
+    /// Waits until so many requests have arrived.
+    func arrived(_ count: Int) async throws {
+        while asked.count < count { try await Task.sleep(for: .milliseconds(2)) }
+    }
     func fail(_ text: String, _ faults: Fault...) { state.withLock { $0.faults += faults.map { (text, $0) } } }
 
     func send(_ request: HTTPRequest) async throws -> HTTPResponse {
-        let latency = state.withLock { $0.latency }
-        if latency > 0 { try await Task.sleep(for: .seconds(latency)) }
+        state.withLock { $0.asked.append("\(request.method) \(request.url)") }
+        while state.withLock({ $0.isHeld }) { try await Task.sleep(for: .milliseconds(2)) }
         return try state.withLock { state in
-            state.asked.append("\(request.method) \(request.url)")
             if let at = state.faults.firstIndex(where: { request.url.contains($0.text) }) {
                 switch state.faults.remove(at: at).fault {
                 case .status(let status): return Self.answer(status, "")
@@ -66,7 +69,9 @@ final class FakeCloud: HTTPTransport {
                 throw TransportError(kind: .unusable, detail: "bad request")
             }
             let isLinkLocal = host.hasPrefix("169.254.") || host.contains("fd00") || host == "127.0.0.1"
-            guard request.bypassesProxy == isLinkLocal else { throw TransportError(kind: .unusable, detail: "wrong way: \(host)") }
+            guard request.bypassesProxy == isLinkLocal else {
+                throw TransportError(kind: .unusable, detail: "wrong way: \(host)")
+            }
             switch host {
             case "169.254.169.254", "[fd00:ec2::254]":
                 guard state.isInstance else { throw TransportError(kind: .connect, detail: "nobody at \(host)") }
@@ -129,7 +134,8 @@ final class FakeCloud: HTTPTransport {
                 return refuse("AccessDenied", "\(taker) is not authorized to perform: sts:AssumeRole", request, state)
             }
         case "AssumeRoleWithWebIdentity":
-            guard let identity = role.identity, form["WebIdentityToken"] == identity, request.header("authorization") == nil else {
+            guard let identity = role.identity, form["WebIdentityToken"] == identity, request.header("authorization") == nil
+            else {
                 return refuse("InvalidIdentityToken", "bad token \(form["WebIdentityToken"] ?? "")", request, state)
             }
         default: return refuse("InvalidAction", "", request, state)
@@ -165,7 +171,8 @@ final class FakeCloud: HTTPTransport {
             return Self.answer(403, "{\"Error\": {\"Code\": \"\(code)\", \"Message\": \"\(message)\"}, \"RequestId\": \"1\"}")
         }
         return Self.answer(
-            403, "<ErrorResponse><Error><Type>Sender</Type><Code>\(code)</Code><Message>\(message)</Message></Error></ErrorResponse>")
+            403,
+            "<ErrorResponse><Error><Type>Sender</Type><Code>\(code)</Code><Message>\(message)</Message></Error></ErrorResponse>")
     }
 
     // MARK: - Keys

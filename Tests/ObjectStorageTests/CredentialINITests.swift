@@ -10,7 +10,8 @@ import Testing
     @Test func `names and values are read without the spaces around them, whatever ends the lines`() throws {
         for end in ["\n", "\r\n"] {
             let text = [
-                "\u{feff}# a comment", "; another", "[default]", "aws_access_key_id=AKIA", "REGION \t =  eu-central-1\t", "empty =",
+                "\u{feff}# a comment", "; another", "[default]", "aws_access_key_id=AKIA", "REGION \t =  eu-central-1\t",
+                "empty =",
                 "", "[ profile a b ] # why", "credential_process = /bin/x --a=b # no comment", "colon: value",
             ].joined(separator: end)
             #expect(

@@ -44,10 +44,10 @@ import Testing
         bench.variables["AWS_SHARED_CREDENTIALS_FILE"] = "~/my keys"
         bench.variables["AWS_CONFIG_FILE"] = "/dev/null"
         #expect(try await bench.load().accessKey == "AKIABASE")
-        bench.variables["AWS_CONFIG_FILE"] = bench.directory("none")
+        bench.variables["AWS_CONFIG_FILE"] = bench.path("none")
         #expect(
             await bench.failure().message
-                == "cannot read AWS_CONFIG_FILE, '\(bench.directory("none"))': No such file or directory")
+                == "cannot read AWS_CONFIG_FILE, '\(bench.path("none"))': No such file or directory")
     }
 
     @Test mutating func `a named profile that is not there is an error`() async throws {
@@ -124,7 +124,7 @@ import Testing
     mutating func `a broken profile is an error`(_ text: String, _ message: String) async throws {
         try bench.shared(text)
         // Good keys further on, which must not be used.
-        bench.variables["AWS_WEB_IDENTITY_TOKEN_FILE"] = bench.directory("never read")
+        bench.variables["AWS_WEB_IDENTITY_TOKEN_FILE"] = bench.path("never read")
         #expect(await bench.failure().message == message.replacing("FILES", with: "~/.aws/credentials and ~/.aws/config"))
     }
 
@@ -204,6 +204,7 @@ import Testing
         bench.user("AKIABASE", secret: "another-canary")
         #expect(
             await bench.failure().message
-                == "STS at sts.us-east-1.amazonaws.com refuses profile 'default' the role 'arn:r' (status 403, SignatureDoesNotMatch)")
+                == "STS at sts.us-east-1.amazonaws.com refuses profile 'default' the role 'arn:r' (status 403, SignatureDoesNotMatch)"
+        )
     }
 }

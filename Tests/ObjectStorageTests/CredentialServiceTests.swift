@@ -14,7 +14,8 @@ import Testing
     @Test mutating func `the container's token is read anew each time, and its file wins`() async throws {
         bench.variables = [
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9000/v1/credentials?a=b",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": "wrong", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": try bench.write("t", "one-canary\n"),
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": "wrong",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": try bench.write("t", "one-canary\n"),
         ]
         bench.cloud.set(\.containerPath, "/v1/credentials")
         bench.cloud.set(\.containerToken, "one-canary")
@@ -85,7 +86,7 @@ import Testing
         bench.variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = "canary\r\nx: y"
         #expect(
             await bench.failure().message == "AWS_CONTAINER_AUTHORIZATION_TOKEN holds characters that no header may have")
-        bench.variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = bench.directory("none")
+        bench.variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = bench.path("none")
         #expect(await bench.failure().message.hasPrefix("cannot read AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE, '"))
     }
 

@@ -236,3 +236,14 @@ public func comparePaths(_ left: [UInt8], _ right: [UInt8]) -> Int {
     }
     return left.count - right.count
 }
+
+extension Entry {
+    /// The packs that hold a file's blocks, or the list of them.
+    var packs: Set<ObjectID> {
+        guard case .file(_, let content) = kind else { return [] }
+        return switch content.layout {
+        case .inline(let part): part.extents.packs
+        case .indirect(_, let parts): parts.packs
+        }
+    }
+}

@@ -101,3 +101,10 @@ public struct Extents: Sendable, Equatable {
         }
     }
 }
+
+extension Extents {
+    /// The packs that hold the blocks.
+    public var packs: Set<ObjectID> {
+        runs.reduce(into: []) { if case .stored(let pack, _, _) = $1 { $0.insert(pack) } }
+    }
+}

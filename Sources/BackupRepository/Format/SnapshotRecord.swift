@@ -53,6 +53,8 @@ public struct Snapshot: Sendable, Identifiable {
     public let record: SnapshotRecord
     let manifest: Extents
 
+    public var name: SnapshotName { SnapshotName(sequence: record.sequence, id: id) }
+
     /// Bytes of the object, and that its body may inflate to: 10 million files
     /// need a fiftieth, and a hostile writer gets no more memory than this allows.
     static let bodyLimit = 8 << 20

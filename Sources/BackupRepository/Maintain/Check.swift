@@ -123,6 +123,7 @@ public final class Check {
             try Task.checkCancellation()
             do {
                 let pack = try await repository.reader.pack(id)
+                try await repository.reader.readHeader(of: pack)
                 if readShare > 0 { try await readFrames(pack) }
             } catch let error as BackupError where error.code == .damaged {
                 badPacks[id] = error.cause ?? error.message

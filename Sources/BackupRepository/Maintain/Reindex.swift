@@ -50,6 +50,21 @@ extension Repository {
         return repaired
     }
 
+    /// Replaces what the configuration records about the store. Needs the owner's
+    /// keys: a writer must not change it.
+    /// - Returns: whether it said something else
+    public func record(probe: [String: String]) async throws -> Bool {
+        guard keys.canRead else { return false }
+        func essence(_ record: [String: String]) -> [String: String] { record.filter { $0.key != "probed" } }
+        guard essence(probe) != essence(configuration.probe) else { return false }
+        var changed = configuration
+        changed.probe = probe
+        let bytes = AlignedBuffer(copying: try changed.encoded(keys))
+        // One copy after the other: at each moment one of them is whole.
+        for name in Configuration.names { try await store.put(name, bytes, ifAbsent: false) }
+        return true
+    }
+
     private func existing(_ name: String, limit: Int) async throws -> [UInt8]? {
         do {
             return try await store.get(name, .all, limit: limit).array

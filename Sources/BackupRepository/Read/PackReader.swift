@@ -16,14 +16,13 @@ public final class PackReader: Sendable {
         /// Bytes of the whole object.
         let size: Int
         let trailer: PackTrailer
-        /// Nil for a writer, who cannot open frames.
-        fileprivate let sealing: Sealing?
+        fileprivate let sealing: PackSealing
 
         fileprivate init(id: ObjectID, size: Int, trailer: PackTrailer, sealing: Sealing?) {
             self.id = id
             self.size = size
             self.trailer = trailer
-            self.sealing = sealing
+            self.sealing = PackSealing(sealing)
         }
 
         var cost: Int { trailer.ids.count * 40 + trailer.frames.count * 48 + 1024 }
@@ -71,9 +70,28 @@ public final class PackReader: Sendable {
         let plain = try sealed.withUnsafeBytes { try keys.trailerSealing(of: id).open($0, position: Sealing.trailer) }
         let trailer = try PackTrailer(parsing: Array(plain)[...])
         guard trailer.end + needed == size else { throw FormatError("its frames do not fill it") }
-        let head = try await store.get(name, .from(0, count: ObjectHeader.size), limit: ObjectHeader.size)
-        let header = try ObjectHeader(parsing: head.array, expecting: .pack, id)
-        return OpenPack(id: id, size: size, trailer: trailer, sealing: keys.canRead ? try keys.openObject(header) : nil)
+        // A small pack came whole; of others the first read brings the header.
+        let head = tail.count == size ? try sealing(of: id, Array(tail.array.prefix(ObjectHeader.size))) : nil
+        return OpenPack(id: id, size: size, trailer: trailer, sealing: head)
+    }
+
+    /// The key behind a pack's header; nil for a writer, who has none.
+    private func sealing(of id: ObjectID, _ header: [UInt8]) throws -> Sealing? {
+        let header = try ObjectHeader(parsing: header, expecting: .pack, id)
+        return keys.canRead ? try keys.openObject(header) : nil
+    }
+
+    /// Reads trailers that will be needed, several at once: one behind the other
+    /// each would cost a round trip. What fails here fails again where it counts.
+    public func prefetch(_ packs: some Sequence<ObjectID>, on executor: BlockingExecutor) async throws {
+        var wanted = Set(packs).filter { cached($0) == nil }.sorted()[...]
+        guard wanted.count > 1 else { return }
+        var loads = OrderedMap<ObjectID, Void>(
+            width: 16, on: executor, from: { wanted.popFirst() },
+            transform: { id in
+                do { _ = try await self.pack(id) } catch is CancellationError { throw CancellationError() } catch {}
+            })
+        while try await loads.next() != nil {}
     }
 
     private func cached(_ id: ObjectID) -> OpenPack? {
@@ -118,17 +136,47 @@ public final class PackReader: Sendable {
         }
     }
 
-    /// Reads consecutive frames of a pack with one request.
+    /// Reads consecutive frames of a pack with one request, and sees to it that
+    /// the pack can be opened.
     public func read(_ frames: Range<Int>, of pack: OpenPack) async throws -> ObjectBytes {
         let name = FinishedPack.name(pack.id)
+        guard keys.canRead else { throw KeyRing.writeOnly }
         return try await named(name) {
-            let table = pack.trailer.frames
-            let start = table[frames.lowerBound].offset
-            let count = table[frames.upperBound - 1].extent.upperBound - start
-            let bytes = try await store.get(name, .from(start, count: count), limit: count)
-            guard bytes.count == count else { throw FormatError("it is truncated") }
+            if frames.lowerBound == 0, pack.sealing.known == nil, pack.sealing.begin() {
+                return try await readWithHeader(frames, of: pack, name)
+            }
+            let bytes = try await read(frames, of: pack, name, from: pack.trailer.frames[frames.lowerBound].offset)
+            if await pack.sealing.arrived() == nil { try await readHeader(of: pack, name) }
             return bytes
         }
+    }
+
+    private func read(_ frames: Range<Int>, of pack: OpenPack, _ name: String, from start: Int) async throws -> ObjectBytes {
+        let count = pack.trailer.frames[frames.upperBound - 1].extent.upperBound - start
+        let bytes = try await store.get(name, .from(start, count: count), limit: count)
+        guard bytes.count == count else { throw FormatError("it is truncated") }
+        return bytes
+    }
+
+    private func readWithHeader(_ frames: Range<Int>, of pack: OpenPack, _ name: String) async throws -> ObjectBytes {
+        var found: Sealing?
+        defer { pack.sealing.deliver(found) }
+        let bytes = try await read(frames, of: pack, name, from: 0)
+        found = try sealing(of: pack.id, bytes.withBytes { Array($0.prefix(ObjectHeader.size)) })
+        return bytes.dropping(pack.trailer.frames[0].offset)
+    }
+
+    /// Sees to it that the pack's header was read and is what it should be.
+    public func readHeader(of pack: OpenPack) async throws {
+        guard keys.canRead, pack.sealing.known == nil else { return }
+        let name = FinishedPack.name(pack.id)
+        try await named(name) { try await readHeader(of: pack, name) }
+    }
+
+    private func readHeader(of pack: OpenPack, _ name: String) async throws {
+        let head = try await store.get(name, .from(0, count: ObjectHeader.size), limit: ObjectHeader.size)
+        guard head.count == ObjectHeader.size else { throw FormatError("it is truncated") }
+        pack.sealing.deliver(try sealing(of: pack.id, head.array))
     }
 
     /// Opens one of the frames that `read` returned.
@@ -147,7 +195,7 @@ public final class PackReader: Sendable {
     private func open(
         _ number: Int, of pack: OpenPack, in bytes: ObjectBytes, first: Int, into buffer: AlignedBuffer
     ) throws {
-        guard let sealing = pack.sealing else { throw KeyRing.writeOnly }
+        guard let sealing = pack.sealing.known else { throw FormatError("its header was not read") }
         let frame = pack.trailer.frames[number]
         let start = frame.offset - pack.trailer.frames[first].offset
         try bytes.withBytes { raw in

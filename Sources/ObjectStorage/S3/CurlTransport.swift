@@ -91,10 +91,11 @@ extension CurlTransport.Loop {
             for handle in idle { curl_easy_cleanup(handle) }
             curl_multi_cleanup(multi)
         }
-        func retire(_ handle: UnsafeMutableRawPointer) {
+        func retire(_ handle: UnsafeMutableRawPointer, reuse: Bool) {
             curl_multi_remove_handle(multi, handle)
             active[handle] = nil
-            idle.append(handle)
+            // After a failure libcurl may still hold buffers, and refuses to size them anew.
+            if reuse { idle.append(handle) } else { curl_easy_cleanup(handle) }
         }
         while true {
             let (waiting, cancelled, isStopped) = inbox.withLock { inbox in
@@ -109,7 +110,7 @@ extension CurlTransport.Loop {
                 }
                 let handle = idle.popLast() ?? curl_easy_init()!
                 if let error = transfer.prepare(handle) {
-                    idle.append(handle)
+                    curl_easy_cleanup(handle)
                     transfer.finish(.failure(error))
                 } else {
                     active[handle] = transfer
@@ -117,7 +118,7 @@ extension CurlTransport.Loop {
                 }
             }
             for transfer in cancelled {
-                if let handle = active.first(where: { $0.value === transfer })?.key { retire(handle) }
+                if let handle = active.first(where: { $0.value === transfer })?.key { retire(handle, reuse: false) }
                 transfer.finish(.failure(CancellationError()))
             }
             if isStopped { return }
@@ -130,7 +131,7 @@ extension CurlTransport.Loop {
                 else { continue }
                 let result = bgb_curl_result(message)
                 let outcome = transfer.outcome(handle, result)
-                retire(handle)
+                retire(handle, reuse: result == CURLE_OK)
                 transfer.finish(outcome)
             }
             curl_multi_poll(multi, nil, 0, 10_000, nil)

@@ -48,7 +48,9 @@ struct INIDocument: Sendable {
 
         /// A section that comes again goes on: later values win.
         private mutating func header(_ text: String, _ number: Int) throws {
-            guard let end = text.firstIndex(of: "]") else { throw Malformed(line: number, what: "opens a section and does not close it") }
+            guard let end = text.firstIndex(of: "]") else {
+                throw Malformed(line: number, what: "opens a section and does not close it")
+            }
             let name = text[text.index(after: text.startIndex)..<end].trimmingSpace()
             section = name
             indentation = nil

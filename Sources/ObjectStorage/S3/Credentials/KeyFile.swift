@@ -21,7 +21,9 @@ struct KeyFile: Sendable {
     }
 
     private func fields(json: [UInt8]) throws -> KeyFields {
-        if let outer = try? JSONDecoder().decode(Document.self, from: Data(json)), let inner = outer.Credentials ?? outer.AccessKey {
+        if let outer = try? JSONDecoder().decode(Document.self, from: Data(json)),
+            let inner = outer.Credentials ?? outer.AccessKey
+        {
             return inner
         }
         guard let fields = KeyFields(json: json) else { throw unusable("is no JSON object with AccessKeyId and SecretAccessKey") }

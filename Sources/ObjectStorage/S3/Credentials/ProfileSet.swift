@@ -43,7 +43,9 @@ struct ProfileSet: Sendable {
     /// `[profile default]` the longer one counts, hence the order above.
     private static func profileName(_ section: String) -> String? {
         if section == "default" { return section }
-        guard section.hasPrefix("profile"), let space = section.dropFirst(7).first, space == " " || space == "\t" else { return nil }
+        guard section.hasPrefix("profile"), let space = section.dropFirst(7).first, space == " " || space == "\t" else {
+            return nil
+        }
         let name = section.dropFirst(7).trimmingSpace()
         for quote in ["\"", "'"] where name.count >= 2 && name.hasPrefix(quote) && name.hasSuffix(quote) {
             return String(name.dropFirst().dropLast())
@@ -70,7 +72,8 @@ private struct SharedFile {
             return try INIDocument(bytes())
         } catch let error as INIDocument.Malformed {
             throw CredentialError(
-                "line \(error.line) of '\(path)' \(error.what)", hint: "Correct the line, or run `aws configure` to write the file.")
+                "line \(error.line) of '\(path)' \(error.what)",
+                hint: "Correct the line, or run `aws configure` to write the file.")
         }
     }
 

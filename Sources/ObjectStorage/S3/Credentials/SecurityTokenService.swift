@@ -57,7 +57,8 @@ struct SecurityTokenService: Sendable {
             settings.region ?? settings.variable("AWS_REGION") ?? settings.variable("AWS_DEFAULT_REGION") ?? profileRegion
             ?? "us-east-1"
         // It becomes part of a host's name.
-        guard !region.isEmpty, region.utf8.allSatisfy({ $0 == 0x2d || (0x30...0x39).contains($0) || (0x61...0x7a).contains($0) }) else {
+        guard !region.isEmpty, region.utf8.allSatisfy({ $0 == 0x2d || (0x30...0x39).contains($0) || (0x61...0x7a).contains($0) })
+        else {
             throw CredentialError("'\(region.safeToShow(limit: 40))' is no region", hint: "Write it as in \"eu-central-1\".")
         }
         return region

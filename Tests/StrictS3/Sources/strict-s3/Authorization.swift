@@ -106,6 +106,7 @@ struct Authorization: Sendable {
     }
 
     private static func refusal(_ need: Need, _ access: String, _ why: String) -> S3Error {
-        .accessDenied("User: \(access) is not authorized to perform: \(need.action) on resource: \(need.resource) \(why)")
+        .accessDenied(
+            "User: \(access) is not authorized to perform: \(need.action) on resource: \(need.resource) \(why)")
     }
 }

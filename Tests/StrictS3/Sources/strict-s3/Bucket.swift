@@ -39,7 +39,9 @@ struct Bucket: Sendable {
         get { entries[key] }
         set {
             if let newValue {
-                if entries.updateValue(newValue, forKey: key) == nil { keys.insert(key, at: firstIndex(notBefore: key)) }
+                if entries.updateValue(newValue, forKey: key) == nil {
+                    keys.insert(key, at: firstIndex(notBefore: key))
+                }
             } else if entries.removeValue(forKey: key) != nil {
                 keys.remove(at: firstIndex(notBefore: key))
             }

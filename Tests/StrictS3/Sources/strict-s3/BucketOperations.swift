@@ -22,7 +22,8 @@ extension StoreState {
             (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x2D || $0 == 0x2E
         }
         guard valid, (3...63).contains(name.utf8.count) else {
-            throw S3Error(400, "InvalidBucketName", "The specified bucket is not valid.", details: [("BucketName", name)])
+            throw S3Error(
+                400, "InvalidBucketName", "The specified bucket is not valid.", details: [("BucketName", name)])
         }
         guard buckets[name] == nil else {
             throw S3Error(
@@ -49,8 +50,14 @@ extension StoreState {
         return Answer(204)
     }
 
-    func bucketLocation(_ request: S3Request) throws -> Answer {
+    /// Where the bucket claims to be.
+    func region(_ request: S3Request) throws -> String {
         let region = try bucket(request).region
+        return config.personality.redirect[request.bucket ?? ""] ?? region
+    }
+
+    func bucketLocation(_ request: S3Request) throws -> Answer {
+        let region = try region(request)
         var xml = XMLText.document("LocationConstraint") { _ in }
         if region != "us-east-1" {
             xml = xml.replacing("</LocationConstraint>", with: "\(region)</LocationConstraint>")
@@ -72,7 +79,9 @@ extension StoreState {
         let body = try XMLTree.parse(request.body.readableBytesView)
         guard body.name == "VersioningConfiguration", let status = body["Status"],
             let versioning = Bucket.Versioning(rawValue: status), versioning != .off
-        else { throw S3Error(400, "IllegalVersioningConfigurationException", "The Versioning element must be specified") }
+        else {
+            throw S3Error(400, "IllegalVersioningConfigurationException", "The Versioning element must be specified")
+        }
         guard versioning == .enabled || !objectLock else {
             throw S3Error(
                 409, "InvalidBucketState",

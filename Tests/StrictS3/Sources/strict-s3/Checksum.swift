@@ -33,7 +33,8 @@ struct Checksum: Sendable, Equatable {
             request.header(algorithm.header).map { Checksum(algorithm: algorithm, base64: $0) }
         }
         guard sent.count <= 1 else {
-            throw S3Error.invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
+            throw S3Error.invalidRequest(
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
         }
         guard let checksum = sent.first else { return nil }
         let actual = bytes(checksum.algorithm, request)

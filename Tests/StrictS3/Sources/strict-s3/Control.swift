@@ -75,7 +75,9 @@ struct Control: Sendable {
         let attributes = version.attributes
         var sse: [String: JSONValue] = [:]
         for (name, value) in attributes?.encryption?.headers ?? [] { sse[name.lowercased()] = .string(value) }
-        let metadata = attributes?.metadata.map { (String($0.0.dropFirst("x-amz-meta-".count)), JSONValue.string($0.1)) }
+        let metadata = attributes?.metadata.map {
+            (String($0.0.dropFirst("x-amz-meta-".count)), JSONValue.string($0.1))
+        }
         let lock = attributes?.retention.map {
             JSONValue.object(["mode": .string($0.mode.rawValue), "until": .string(Timestamp.iso($0.until))])
         }

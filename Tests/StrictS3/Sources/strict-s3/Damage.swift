@@ -21,7 +21,8 @@ enum Damage: String, CaseIterable {
         case .zero:
             let length = min(4096, size - place)
             version.body.setRepeatingByte(0, count: length, at: version.body.readerIndex + place)
-        case .truncate: version.body = version.body.getSlice(at: version.body.readerIndex, length: place) ?? ByteBuffer()
+        case .truncate:
+            version.body = version.body.getSlice(at: version.body.readerIndex, length: place) ?? ByteBuffer()
         case .extend: version.body.writeRepeatingByte(0x58, count: offset ?? 16)
         case .empty: version.body = ByteBuffer()
         case .delete: return bucket[key] = nil

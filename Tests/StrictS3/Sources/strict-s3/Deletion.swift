@@ -27,6 +27,7 @@ extension StoreState {
         bucket name: String, _ key: ObjectKey, version: String?, bypass: Bool, now: Date
     ) throws -> Deleted {
         guard let versioning = buckets[name]?.versioning else { throw S3Error.noSuchBucket(name) }
+        if config.personality.deletesNothing { return Deleted(version: version, existed: true) }
         var entry = buckets[name]?[key]
         let existed = entry?.current != nil
         if let version {

@@ -10,10 +10,12 @@ struct Delivery: Sendable {
     let store: Store
     let number: Int
 
-    /// - Parameter cutAt: send only so many bytes of the announced body, then close
+    /// - Parameters:
+    ///   - cutAt: send only so many bytes of the announced body, then close
+    ///   - stall: seconds of silence before that close
     func send(
         _ answer: Answer, to request: HTTPRequest, _ writer: consuming ResponseWriter, _ channel: any Channel,
-        cutAt: Int? = nil
+        cutAt: Int? = nil, stall: Double = 0
     ) async throws {
         let personality = store.state.withLock { $0.config.personality }
         let isControl = number == 0
@@ -21,7 +23,8 @@ struct Delivery: Sendable {
         if !isControl { disguise(&answer, personality) }
         let hasBody = request.method != .head && answer.status != 204 && answer.status != 304
         let isChunked = personality.chunkedAnswers && !isControl && hasBody && cutAt == nil
-        let closes = cutAt != nil || answer.errorCode == "EntityTooLarge" || (personality.closeAfterAnswer && !isControl)
+        let closes =
+            cutAt != nil || answer.errorCode == "EntityTooLarge" || (personality.closeAfterAnswer && !isControl)
         if closes { answer.headers.append(("Connection", "close")) }
         if !isChunked, answer.status != 204, answer.status != 304 {
             answer.headers.append(("Content-Length", String(answer.announcedLength ?? answer.body.readableBytes)))
@@ -33,10 +36,21 @@ struct Delivery: Sendable {
             try await channel.writeAndFlush(HTTPResponsePart.head(head)).get()
             if hasBody, body.readableBytes > 0 { try await channel.writeAndFlush(HTTPResponsePart.body(body)).get() }
             if cutAt == nil { try await channel.writeAndFlush(HTTPResponsePart.end(nil)).get() }
+            if stall > 0 { try await Task.sleep(for: .seconds(stall)) }
             try? await channel.close().get()
             throw Exchange.Dropped()
         }
-        if hasBody {
+        if hasBody, let rate = personality.bytesPerSecond, !isControl {
+            var trickle = try await writer.writeHead(head)
+            var body = answer.body
+            while let piece = body.readSlice(length: min(max(1, rate / 10), body.readableBytes)),
+                piece.readableBytes > 0
+            {
+                try await trickle.write(piece)
+                if body.readableBytes > 0 { try await Task.sleep(for: .milliseconds(100)) }
+            }
+            try await trickle.finish(nil)
+        } else if hasBody {
             try await writer.write(response: head, body: ResponseBody(byteBuffer: answer.body))
         } else {
             try await writer.writeResponse(head)
@@ -60,7 +74,8 @@ struct Delivery: Sendable {
         if personality.htmlErrors, answer.status >= 500 {
             answer.headers.removeAll { $0.0 == "Content-Type" }
             answer.headers.append(("Content-Type", "text/html"))
-            answer.body = ByteBuffer(string: "<html><head><title>\(answer.status)</title></head><body><hr>proxy</body></html>\r\n")
+            answer.body = ByteBuffer(
+                string: "<html><head><title>\(answer.status)</title></head><body><hr>proxy</body></html>\r\n")
         } else if personality.prettyXML, answer.headers.contains(where: { $0.1 == "application/xml" }) {
             answer.body = ByteBuffer(string: XMLText.pretty(String(buffer: answer.body)))
         }

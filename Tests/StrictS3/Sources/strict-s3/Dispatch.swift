@@ -14,7 +14,9 @@ extension StoreState {
         }
         do {
             return try perform(operation, request, identity, now: now, slowDown: slowDown)
-        } catch let error as S3Error where error.code == "NoSuchKey" && (operation == .getObject || operation == .headObject) {
+        } catch let error as S3Error
+            where error.code == "NoSuchKey" && (operation == .getObject || operation == .headObject)
+        {
             // AWS does not tell whether a key exists to those who may not list. The condition keys of a
             // listing are absent here, so that a ListBucket limited by s3:prefix does not count.
             try Authorization.require(
@@ -29,7 +31,7 @@ extension StoreState {
     ) throws -> Answer {
         switch operation {
         case .listBuckets: return listBuckets(identity)
-        case .headBucket: return Answer(200, headers: [("x-amz-bucket-region", try bucket(request).region)])
+        case .headBucket: return Answer(200, headers: [("x-amz-bucket-region", try region(request))])
         case .createBucket: return try createBucket(request, identity)
         case .deleteBucket: return try deleteBucket(request)
         case .getBucketLocation: return try bucketLocation(request)
@@ -62,7 +64,8 @@ extension StoreState {
             let query = request.rawQuery.isEmpty ? "" : "?" + request.rawQuery
             throw S3Error(
                 307, "TemporaryRedirect",
-                "Please re-send this request to the specified temporary endpoint. Continue to use the original endpoint for future requests.",
+                "Please re-send this request to the specified temporary endpoint. Continue to use "
+                    + "the original endpoint for future requests.",
                 details: [("Endpoint", place), ("Bucket", name)],
                 headers: [("Location", "http://\(place)\(request.rawPath)\(query)")])
         }

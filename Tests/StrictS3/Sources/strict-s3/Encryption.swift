@@ -16,7 +16,10 @@ enum Encryption: Sendable, Equatable {
         let key = request.header(Self.prefix + "-aws-kms-key-id")
         if let customer {
             guard algorithm == nil, key == nil else {
-                throw S3Error.invalidArgument("Server Side Encryption with Customer provided key is incompatible with the encryption method specified")
+                throw S3Error.invalidArgument(
+                    "Server Side Encryption with Customer provided key is incompatible with the "
+                        + "encryption method specified"
+                )
             }
             self = .customer(keyMD5: customer)
             return
@@ -26,8 +29,12 @@ enum Encryption: Sendable, Equatable {
         case "AES256" where key == nil: self = .managed
         case "aws:kms", "aws:kms:dsse": self = .kms(algorithm: algorithm ?? "", key: key)
         case nil, "AES256":
-            throw S3Error.invalidArgument("Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms")
-        default: throw S3Error(400, "InvalidEncryptionAlgorithmError", "The encryption method specified is not supported")
+            throw S3Error.invalidArgument(
+                "Server Side Encryption with AWS KMS managed key requires HTTP header "
+                    + "x-amz-server-side-encryption : aws:kms"
+            )
+        default:
+            throw S3Error(400, "InvalidEncryptionAlgorithmError", "The encryption method specified is not supported")
         }
     }
 
@@ -38,14 +45,18 @@ enum Encryption: Sendable, Equatable {
         let md5 = request.header(name + "key-md5")
         if algorithm == nil, key == nil, md5 == nil { return nil }
         guard algorithm == "AES256" else {
-            throw S3Error.invalidArgument("Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.")
+            throw S3Error.invalidArgument(
+                "Requests specifying Server Side Encryption with Customer provided keys must "
+                    + "provide a valid encryption algorithm."
+            )
         }
         guard let key, let bytes = Data(base64Encoded: key), bytes.count == 32 else {
             throw S3Error.invalidArgument("The secret key was invalid for the specified algorithm.")
         }
         let actual = Data(Insecure.MD5.hash(data: bytes)).base64EncodedString()
         guard let md5, md5 == actual else {
-            throw S3Error.invalidArgument("The calculated MD5 hash of the key did not match the hash that was provided.")
+            throw S3Error.invalidArgument(
+                "The calculated MD5 hash of the key did not match the hash that was provided.")
         }
         return actual
     }
@@ -56,9 +67,13 @@ enum Encryption: Sendable, Equatable {
         if case .customer(let keyMD5) = stored {
             guard let sent else {
                 throw S3Error.invalidRequest(
-                    "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.")
+                    "The object was stored using a form of Server Side Encryption. The correct "
+                        + "parameters must be provided to retrieve the object."
+                )
             }
-            guard sent == keyMD5 else { throw S3Error.accessDenied("Access Denied: the customer key is not the object's") }
+            guard sent == keyMD5 else {
+                throw S3Error.accessDenied("Access Denied: the customer key is not the object's")
+            }
         } else if sent != nil {
             throw S3Error.invalidRequest("The encryption parameters are not applicable to this object.")
         }

@@ -8,7 +8,7 @@ import NIOCore
 struct Exchange: Sendable {
     /// What becomes of the connection.
     enum Outcome: Sendable {
-        case answer(Answer, cutAt: Int?)
+        case answer(Answer, cutAt: Int?, stall: Double = 0)
         case drop
     }
 
@@ -30,7 +30,7 @@ struct Exchange: Sendable {
             number: ticket.number, operation: "", method: "", path: "", query: "", headers: [:])
         let outcome: Outcome
         do {
-            outcome = try await outcomeOf(request, ticket.number, writer, &note)
+            outcome = try await outcomeOf(request, ticket, writer, &note)
         } catch {
             // The client went away, or sent less than it announced: nothing was stored.
             note.fault = note.fault ?? "clientGone"
@@ -43,11 +43,11 @@ struct Exchange: Sendable {
             end(ticket, note, status: 0)
             await delivery.drop(channel)
             throw Dropped()
-        case .answer(let answer, let cutAt):
+        case .answer(let answer, let cutAt, let stall):
             note.bytesOut = cutAt ?? answer.body.readableBytes
             note.error = answer.errorCode
             end(ticket, note, status: answer.status)
-            try await delivery.send(answer, to: head, writer, channel, cutAt: cutAt)
+            try await delivery.send(answer, to: head, writer, channel, cutAt: cutAt, stall: stall)
         }
     }
 
@@ -69,8 +69,9 @@ struct Exchange: Sendable {
     }
 
     private func outcomeOf(
-        _ http: Request, _ number: Int, _ writer: borrowing ResponseWriter, _ note: inout Journal.Entry
+        _ http: Request, _ ticket: Journal.Ticket, _ writer: borrowing ResponseWriter, _ note: inout Journal.Entry
     ) async throws -> Outcome {
+        let number = ticket.number
         let (config, buckets) = store.state.withLock { ($0.config, Array($0.buckets.keys)) }
         var request: S3Request?
         var operation: Operation?
@@ -116,6 +117,7 @@ struct Exchange: Sendable {
         var answer: Answer
         do {
             switch fault {
+            case _ where ticket.running > config.personality.maxConcurrent ?? .max: throw S3Error.slowDown
             case .error503, .burst503: throw S3Error.slowDown
             case .error500: throw S3Error.internalError
             case .conflict409: throw S3Error.conflict
@@ -139,6 +141,9 @@ struct Exchange: Sendable {
         case .shortBody where http.method != .head && answer.body.readableBytes > 0:
             let size = answer.body.readableBytes
             return .answer(answer, cutAt: Int(config.faults.chance(number, "cut") * Double(size)))
+        case .stallBody where http.method != .head && answer.body.readableBytes > 0:
+            let cut = Int(config.faults.chance(number, "cut") * Double(answer.body.readableBytes))
+            return .answer(answer, cutAt: cut, stall: config.faults.hangSeconds)
         default: return .answer(answer, cutAt: nil)
         }
     }

@@ -1,11 +1,12 @@
 /// What may go wrong with one request.
 enum Fault: String, Sendable, CaseIterable {
     case dropBefore, dropAfter, burst503
-    case error503, error500, resetBefore, resetAfter, shortBody, hang, slowDownIn200, conflict409
+    case error503, error500, resetBefore, resetAfter, shortBody, hang, slowDownIn200, conflict409, stallBody
 
     /// Those that have a rate of their own.
     static let rated: [Fault] = [
         .error503, .error500, .resetBefore, .resetAfter, .shortBody, .hang, .slowDownIn200, .conflict409,
+        .stallBody,
     ]
 }
 
@@ -58,7 +59,7 @@ struct FaultPlan: Sendable {
             case .slowDownIn200: operation == .completeMultipartUpload || operation == .deleteObjects
             case .conflict409:
                 isConditional && (operation == .putObject || operation == .completeMultipartUpload)
-            case .shortBody: operation?.answersWithBody ?? false
+            case .shortBody, .stallBody: operation?.answersWithBody ?? false
             default: true
             }
         }

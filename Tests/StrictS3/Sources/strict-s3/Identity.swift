@@ -28,7 +28,9 @@ extension StoreState {
         let token = request.header("x-amz-security-token")
         if let key = config.keys[signature.access] {
             try signature.verify(request, secret: key.secret, service: service, now: now)
-            if token != nil { throw tokenError("InvalidToken", "The provided token is malformed or otherwise invalid.") }
+            if token != nil {
+                throw tokenError("InvalidToken", "The provided token is malformed or otherwise invalid.")
+            }
             return Identity(access: key.access, policies: key.policies, region: signature.region)
         }
         guard let key = temporaryKeys[signature.access], token != nil else {

@@ -30,6 +30,8 @@ struct Journal: Sendable {
     struct Ticket: Sendable {
         var number: Int
         var generation: Int
+        /// Requests being served, this one included.
+        var running: Int
     }
 
     private var generation = 0
@@ -64,7 +66,7 @@ struct Journal: Sendable {
                 query: target.count > 1 ? String(target[1]) : "", headers: headers))
         running += 1
         mostRunning = max(mostRunning, running)
-        return Ticket(number: entries.count, generation: generation)
+        return Ticket(number: entries.count, generation: generation, running: running)
     }
 
     mutating func end(_ ticket: Ticket, _ fill: (inout Entry) -> Void) {

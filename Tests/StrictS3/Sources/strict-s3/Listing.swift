@@ -21,7 +21,7 @@ extension StoreState {
         let prefix = request.queryValue("prefix") ?? ""
         let delimiter = request.queryValue("delimiter").flatMap { $0.isEmpty ? nil : $0 }
         let token = request.queryValue("continuation-token")
-        let startAfter = request.queryValue("start-after")
+        let startAfter = personality.ignoreStartAfter ? nil : request.queryValue("start-after")
         let from = try token.map(Self.decodeToken)
         var page = self.page(
             bucket, prefix: prefix, delimiter: delimiter, after: from ?? startAfter ?? "", isToken: from != nil,
@@ -51,7 +51,9 @@ extension StoreState {
                         xml.element("ChecksumAlgorithm", checksum.algorithm.rawValue.uppercased())
                     }
                     xml.element("Size", version.body.readableBytes)
-                    if request.queryValue("fetch-owner") == "true" { xml.element("Owner") { $0.element("ID", "strict") } }
+                    if request.queryValue("fetch-owner") == "true" {
+                        xml.element("Owner") { $0.element("ID", "strict") }
+                    }
                     xml.element("StorageClass", attributes.storageClass)
                 }
             }
@@ -127,6 +129,7 @@ extension StoreState {
     /// Every second from the front, then the rest from the back: unsorted, and the same every time.
     private static func shuffled(_ keys: [ObjectKey]) -> [ObjectKey] {
         let indices = keys.indices
-        return indices.filter { $0 % 2 == 1 }.map { keys[$0] } + indices.reversed().filter { $0 % 2 == 0 }.map { keys[$0] }
+        return indices.filter { $0 % 2 == 1 }.map { keys[$0] }
+            + indices.reversed().filter { $0 % 2 == 0 }.map { keys[$0] }
     }
 }

@@ -39,7 +39,8 @@ extension StoreState {
             checksum: request.checksum)
         buckets[request.bucket ?? ""]?.uploads[id]?.parts[number] = Bucket.Upload.Part(
             version: version, sha256: request.digests.sha256)
-        var answer = Answer(200, headers: [("ETag", quoted(version.etag))] + (upload.attributes.encryption?.headers ?? []))
+        var answer = Answer(
+            200, headers: [("ETag", quoted(version.etag))] + (upload.attributes.encryption?.headers ?? []))
         if let checksum = request.checksum { answer.headers.append((checksum.algorithm.header, checksum.base64)) }
         return answer
     }
@@ -103,31 +104,32 @@ extension StoreState {
         let body = try XMLTree.parse(request.body.readableBytesView)
         let named = body.all("Part")
         guard body.name == "CompleteMultipartUpload", !named.isEmpty else { throw S3Error.malformedXML }
-        var last = 0
         var parts: [ObjectVersion] = []
-        for (index, part) in named.enumerated() {
+        var numbers: [Int] = []
+        for part in named {
             guard let number = part["PartNumber"].flatMap(Int.init), let etag = part["ETag"] else {
                 throw S3Error.malformedXML
             }
-            guard number > last else {
+            guard number > numbers.last ?? 0 else {
                 throw S3Error(400, "InvalidPartOrder", "The list of parts was not in ascending order.")
             }
-            last = number
             guard let stored = upload.parts[number]?.version, stored.etag == WriteCondition.unquoted(etag) else {
                 throw S3Error(
                     400, "InvalidPart",
                     "One or more of the specified parts could not be found, or its ETag does not match.",
                     details: [("PartNumber", String(number)), ("ETag", etag)])
             }
-            guard index == named.count - 1 || stored.body.readableBytes >= config.minimumPartSize else {
-                throw S3Error(
-                    400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size",
-                    details: [
-                        ("ProposedSize", String(stored.body.readableBytes)),
-                        ("MinSizeAllowed", String(config.minimumPartSize)), ("PartNumber", String(number)),
-                    ])
-            }
             parts.append(stored)
+            numbers.append(number)
+        }
+        let small = parts.dropLast().firstIndex { $0.body.readableBytes < config.minimumPartSize }
+        if let small {
+            throw S3Error(
+                400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size",
+                details: [
+                    ("ProposedSize", String(parts[small].body.readableBytes)),
+                    ("MinSizeAllowed", String(config.minimumPartSize)), ("PartNumber", String(numbers[small])),
+                ])
         }
         return parts
     }

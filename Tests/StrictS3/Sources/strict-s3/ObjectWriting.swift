@@ -22,7 +22,9 @@ extension StoreState {
         guard objectLock else { throw S3Error.invalidRequest("Bucket is missing Object Lock Configuration") }
         guard request.method == "POST" || Checksum.isPresent(in: request) else {
             throw S3Error.invalidRequest(
-                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
+                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests "
+                    + "with Object Lock parameters"
+            )
         }
         return attributes
     }
@@ -34,7 +36,8 @@ extension StoreState {
 
     /// The end of a PUT and of a CompleteMultipartUpload: condition and write in one.
     mutating func commit(
-        _ request: S3Request, now: Date, body: ByteBuffer, attributes: ObjectAttributes, checksum: Checksum?, etag: String
+        _ request: S3Request, now: Date, body: ByteBuffer, attributes: ObjectAttributes, checksum: Checksum?,
+        etag: String
     ) throws -> Answer {
         let (name, key) = (request.bucket ?? "", ObjectKey(request.key ?? ""))
         let personality = config.personality

@@ -37,7 +37,8 @@ enum Operation: String, Sendable {
             case "GET" where request.query.isEmpty: return .listBuckets
             case "GET": return try checked(.listBuckets, request)
             case "POST": return .securityToken
-            default: throw S3Error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+            default:
+                throw S3Error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
             }
         }
         return try checked(request.key == nil ? bucketOperation(request) : objectOperation(request), request)

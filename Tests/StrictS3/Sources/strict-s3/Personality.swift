@@ -12,6 +12,7 @@ struct Personality: Sendable {
     var forgetsMetadata: Bool
     var checksumOnRange: Bool
     var chunkedAnswers: Bool
+    var bytesPerSecond: Int?
     var staleReads: Double
     var lateReads: Double
     // Listing.
@@ -19,12 +20,14 @@ struct Personality: Sendable {
     var listDuplicates: Bool
     var listUnsorted: Bool
     var listLoops: Bool
+    var ignoreStartAfter: Bool
     var truncateListing: Bool
     var maxKeysCap: Int?
     var prettyXML: Bool
     // Writing.
     var storesNothing: Bool
     var storesTruncated: Bool
+    var deletesNothing: Bool
     var lockIgnored: Bool
     var opaqueETag: Bool
     var etagUnquoted: Bool
@@ -44,6 +47,8 @@ struct Personality: Sendable {
     var htmlErrors: Bool
     var closeAfterAnswer: Bool
     var retryAfterSeconds: Int?
+    /// SlowDown for whoever comes while so many others are being served.
+    var maxConcurrent: Int?
 
     init(_ json: JSONValue?) throws {
         var reader = try FieldReader(json, in: "personality")
@@ -57,16 +62,19 @@ struct Personality: Sendable {
         forgetsMetadata = try reader.bool("forgetsMetadata")
         checksumOnRange = try reader.bool("checksumOnRange")
         chunkedAnswers = try reader.bool("chunkedAnswers")
+        bytesPerSecond = try reader.int("bytesPerSecond")
         staleReads = try reader.double("staleReads") ?? 0
         lateReads = try reader.double("lateReads") ?? 0
         listDelaySeconds = try reader.double("listDelaySeconds") ?? 0
         listDuplicates = try reader.bool("listDuplicates")
         listUnsorted = try reader.bool("listUnsorted")
+        ignoreStartAfter = try reader.bool("ignoreStartAfter")
         listLoops = try reader.bool("listLoops")
         truncateListing = try reader.bool("truncateListing")
         maxKeysCap = try reader.int("maxKeysCap")
         prettyXML = try reader.bool("prettyXML")
         storesNothing = try reader.bool("storesNothing")
+        deletesNothing = try reader.bool("deletesNothing")
         storesTruncated = try reader.bool("storesTruncated")
         lockIgnored = try reader.bool("lockIgnored")
         opaqueETag = try reader.bool("opaqueETag")
@@ -83,6 +91,7 @@ struct Personality: Sendable {
         temporaryRedirect = try reader.map("temporaryRedirect")
         htmlErrors = try reader.bool("htmlErrors")
         closeAfterAnswer = try reader.bool("closeAfterAnswer")
+        maxConcurrent = try reader.int("maxConcurrent")
         retryAfterSeconds = try reader.int("retryAfterSeconds")
         try reader.finish()
     }

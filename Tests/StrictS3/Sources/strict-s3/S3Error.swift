@@ -24,7 +24,8 @@ struct S3Error: Error, Sendable {
     static func notImplemented(_ message: String) -> S3Error { S3Error(501, "NotImplemented", message) }
 
     static let malformedXML = S3Error(
-        400, "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema")
+        400, "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema"
+    )
     static let slowDown = S3Error(503, "SlowDown", "Please reduce your request rate.")
     static let internalError = S3Error(500, "InternalError", "We encountered an internal error. Please try again.")
     static let conflict = S3Error(
@@ -46,7 +47,8 @@ struct S3Error: Error, Sendable {
 
     static func noSuchUpload(_ id: String) -> S3Error {
         S3Error(
-            404, "NoSuchUpload", "The specified multipart upload does not exist. It may have been aborted or completed.",
+            404, "NoSuchUpload",
+            "The specified multipart upload does not exist. It may have been aborted or completed.",
             details: [("UploadId", id)])
     }
 

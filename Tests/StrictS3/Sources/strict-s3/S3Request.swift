@@ -104,7 +104,8 @@ struct S3Request: Sendable {
     func queryNumber(_ name: String, _ range: ClosedRange<Int>) throws -> Int? {
         guard let text = queryValue(name) else { return nil }
         guard let number = Int(text), number >= range.lowerBound else {
-            throw S3Error.invalidArgument("Argument \(name) must be an integer between \(range.lowerBound) and \(range.upperBound)")
+            throw S3Error.invalidArgument(
+                "Argument \(name) must be an integer between \(range.lowerBound) and \(range.upperBound)")
         }
         return min(number, range.upperBound)
     }

@@ -52,7 +52,9 @@ struct SignatureV4: Sendable {
         guard service == wanted else {
             throw S3Error(
                 400, "AuthorizationHeaderMalformed",
-                "The authorization header is malformed; incorrect service \"\(service)\". This endpoint belongs to \"\(wanted)\".")
+                "The authorization header is malformed; incorrect service \"\(service)\". This "
+                    + "endpoint belongs to \"\(wanted)\"."
+            )
         }
         guard let stamp = request.header("x-amz-date"), let time = Timestamp.parseBasic(stamp) else {
             throw S3Error.accessDenied("AWS authentication requires a valid Date or x-amz-date header")
@@ -60,7 +62,9 @@ struct SignatureV4: Sendable {
         guard stamp.hasPrefix(date) else {
             throw S3Error(
                 400, "AuthorizationHeaderMalformed",
-                "The authorization header is malformed; Invalid credential date \"\(date)\". This date is not the same as X-Amz-Date.")
+                "The authorization header is malformed; Invalid credential date \"\(date)\". This "
+                    + "date is not the same as X-Amz-Date."
+            )
         }
         guard abs(time.timeIntervalSince(now)) <= 900 else {
             throw S3Error(
@@ -80,7 +84,8 @@ struct SignatureV4: Sendable {
         guard expected == signature else {
             throw S3Error(
                 403, "SignatureDoesNotMatch",
-                "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+                "The request signature we calculated does not match the signature you provided. "
+                    + "Check your key and signing method.",
                 details: [
                     ("AWSAccessKeyId", access), ("StringToSign", toSign), ("SignatureProvided", signature),
                     ("CanonicalRequest", canonical),
@@ -89,7 +94,8 @@ struct SignatureV4: Sendable {
         let actual = hex(request.digests.sha256)
         guard payload == actual else {
             throw S3Error(
-                400, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                400, "XAmzContentSHA256Mismatch",
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
                 details: [("ClientComputedContentSHA256", payload), ("S3ComputedContentSHA256", actual)])
         }
     }
@@ -100,7 +106,8 @@ struct SignatureV4: Sendable {
             throw S3Error.invalidRequest("Missing required header for this request: x-amz-content-sha256")
         }
         if payload == "UNSIGNED-PAYLOAD" || payload.hasPrefix("STREAMING-") {
-            throw S3Error.invalidArgument("x-amz-content-sha256 \(payload) is refused here: sign the body's true SHA-256")
+            throw S3Error.invalidArgument(
+                "x-amz-content-sha256 \(payload) is refused here: sign the body's true SHA-256")
         }
         guard payload.utf8.count == 64,
             payload.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
@@ -135,7 +142,8 @@ struct SignatureV4: Sendable {
             .map { "\($0)=\($1)" }
             .joined(separator: "&")
         let headers = signedHeaders.map { "\($0):\(Self.trim(request.header($0) ?? ""))\n" }.joined()
-        return [request.method, uri, query, headers, signedHeaders.joined(separator: ";"), payload].joined(separator: "\n")
+        return [request.method, uri, query, headers, signedHeaders.joined(separator: ";"), payload].joined(
+            separator: "\n")
     }
 
     /// Outer blanks away, inner runs of blanks made one.

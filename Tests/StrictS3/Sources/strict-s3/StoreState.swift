@@ -30,7 +30,9 @@ struct StoreState: Sendable {
     /// Back to no faults and no personality; buckets and keys stay.
     mutating func clearFaults() throws {
         var patch: [String: JSONValue] = [:]
-        for name in ["rates", "personality", "drop", "burst503", "hangSeconds", "faultOperations"] { patch[name] = .null }
+        for name in ["rates", "personality", "drop", "burst503", "hangSeconds", "faultOperations"] {
+            patch[name] = .null
+        }
         try configure(.object(patch))
     }
 

@@ -22,7 +22,8 @@ extension StoreState {
         let keyMarker = request.queryValue("key-marker")
         let idMarker = request.queryValue("version-id-marker")
         var rows: [(key: ObjectKey, version: ObjectVersion, isLatest: Bool)] = []
-        for key in bucket.keys[bucket.firstIndex(notBefore: ObjectKey(keyMarker ?? ""))...] where key.hasPrefix(prefix) {
+        let first = bucket.firstIndex(notBefore: ObjectKey(keyMarker ?? ""))
+        for key in bucket.keys[first...] where key.hasPrefix(prefix) {
             var versions = Array((bucket[key]?.versions ?? []).reversed())
             let latest = versions.first?.id
             if let keyMarker, key == ObjectKey(keyMarker) {

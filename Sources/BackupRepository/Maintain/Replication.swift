@@ -1,0 +1,234 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// Copies snapshots to a second place: the same repository there, with the same
+/// keys. Packs and snapshots go over as they are, sealed; each is checked on the
+/// way as far as the keys reach, so that no damage is copied in silence.
+///
+/// The order is that of a backup: packs, then an index that lists only what is
+/// there (never the source's own: a later backup to the second place would
+/// trust in packs it does not have), then the snapshot.
+public final class Replication {
+    public struct Report: Sendable {
+        public var snapshots = 0
+        /// Snapshots that were there already.
+        public var present = 0
+        public var packs = 0
+        public var packsPresent = 0
+        /// Bytes that were, or would be, written.
+        public var bytes: Int64 = 0
+        /// The place was empty, and has the repository's configuration and keys now.
+        public var created = false
+        /// Snapshots that cannot be copied, each with its reason. Not empty: exit 17.
+        public var damaged: [String] = []
+    }
+
+    private let source: Repository
+    private let place: any ObjectStore
+    private let dryRun: Bool
+    private let progress: (Report) -> Void
+    private var report = Report()
+    private var target: Repository?
+    /// Packs that are at the target, with their sizes, and those that an index there lists.
+    private var there: [ObjectID: Int] = [:]
+    private var listed: Set<ObjectID> = []
+    private var unlisted = IndexObject()
+    private var sizes: [ObjectID: Int] = [:]
+
+    public init(from source: Repository, to place: any ObjectStore, dryRun: Bool, progress: @escaping (Report) -> Void) {
+        self.source = source
+        self.place = place
+        self.dryRun = dryRun
+        self.progress = progress
+    }
+
+    /// - Parameter names: the snapshots to copy; nil copies all, also without the right to read them
+    public func run(_ names: [SnapshotName]?) async throws -> Report {
+        guard names == nil || source.keys.canRead else { throw KeyRing.writeOnly }
+        target = try await openTarget()
+        try await target?.requireClaim()
+        for info in try await source.store.list("v1/packs/") { Self.id(info).map { sizes[$0] = info.size } }
+        for info in try await place.list("v1/packs/") { Self.id(info).map { there[$0] = info.size } }
+        if let target { listed = try await target.listedPacks() }
+        let present = Set(try await place.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) })
+        let all = try await source.snapshotNames()
+        // Who cannot read a manifest cannot know what it needs: everything goes first.
+        if !source.keys.canRead { try await copy(packs: Set(sizes.keys)) }
+        for name in names ?? all {
+            if present.contains(name) {
+                report.present += 1
+                continue
+            }
+            do {
+                try await copy(name)
+            } catch let error as BackupError where error.code == .damaged {
+                report.damaged.append("snapshot \("\(name.id)".prefix(8)): \(error)")
+            }
+        }
+        return report
+    }
+
+    private static func id(_ info: ObjectInfo) -> ObjectID? {
+        let id = ObjectID(hex: info.name.suffix(32))
+        return id.flatMap { FinishedPack.name($0) == info.name ? $0 : nil }
+    }
+
+    // MARK: - The place
+
+    /// The target as a repository; nil for a dry run onto an empty place.
+    private func openTarget() async throws -> Repository? {
+        for name in Configuration.names {
+            guard let bytes = try await existing(name) else { continue }
+            guard let found = try? UnverifiedConfiguration(parsing: bytes), found.id == source.id else {
+                throw BackupError(
+                    .repositoryExists, "there is another repository at \(place.location)",
+                    hint: "A copy has the keys of its source: give an empty place, or one that holds this repository.")
+            }
+            if found.isGenuine(source.keys) { return repository(found.configuration) }
+        }
+        report.created = true
+        guard !dryRun else { return nil }
+        let probe = try await StoreProbe.run(place, ambient: source.ambient)
+        try probe.requireUsable()
+        var configuration = source.configuration
+        configuration.probe = probe.record
+        let target = repository(configuration)
+        try await target.requireClaim()
+        // Keys first: a configuration without a key slot would be a repository nobody can open.
+        for info in try await source.store.list("v1/keys/") {
+            let bytes = try await source.store.get(info.name, .all, limit: KeySlot.sizeLimit).array
+            try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: false)
+        }
+        let bytes = AlignedBuffer(copying: try configuration.encoded(source.keys))
+        for name in Configuration.names { try await place.put(name, bytes, ifAbsent: false) }
+        return target
+    }
+
+    private func existing(_ name: String) async throws -> [UInt8]? {
+        do {
+            return try await place.get(name, .all, limit: Configuration.sizeLimit).array
+        } catch let error as StoreError where error.kind == .notFound {
+            return nil
+        }
+    }
+
+    private func repository(_ configuration: Configuration) -> Repository {
+        Repository(
+            store: place, keys: source.keys, configuration: configuration, executor: source.executor,
+            ambient: source.ambient, identity: source.identity)
+    }
+
+    // MARK: - Copying
+
+    private func copy(_ name: SnapshotName) async throws {
+        if source.keys.canRead { try await copy(packs: source.packs(of: source.snapshot(name))) }
+        let bytes = try await source.store.get(name.object, .all, limit: Snapshot.bodyLimit).array
+        _ = try Self.checked(bytes, name)
+        if !dryRun { try await put(name.object, AlignedBuffer(copying: bytes)) }
+        report.snapshots += 1
+        report.bytes += Int64(bytes.count)
+        progress(report)
+    }
+
+    /// At least the header says what the name says; with the key all was opened before.
+    private static func checked(_ bytes: [UInt8], _ name: SnapshotName) throws -> ObjectHeader {
+        do {
+            return try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+        } catch let error as FormatError {
+            throw BackupError(.damaged, "snapshot \(name.object) is damaged", cause: error)
+        }
+    }
+
+    private func copy(packs: Set<ObjectID>) async throws {
+        var missing: [ObjectID] = []
+        for id in packs.sorted() {
+            guard let size = sizes[id] else {
+                throw BackupError(.damaged, "pack \(FinishedPack.name(id)) is missing", hint: PackReader.hint)
+            }
+            guard there[id] == size else {
+                missing.append(id)
+                continue
+            }
+            report.packsPresent += 1
+            if !listed.contains(id) { list(id, size, try await source.reader.pack(id).trailer) }
+        }
+        if dryRun {
+            for id in missing { note(id, sizes[id]!) }
+        } else {
+            try await transfer(missing)
+            try await writeIndex()
+        }
+    }
+
+    private func transfer(_ packs: [ObjectID]) async throws {
+        var rest = packs[...]
+        let (source, place) = (source, place)
+        var copies = OrderedMap<ObjectID, PackCopy>(
+            width: place.parallelPuts, on: source.executor, from: { rest.popFirst() },
+            transform: { id in
+                let pack = try await PackCopy.read(id, from: source)
+                try await Self.put(FinishedPack.name(id), pack.buffer, place)
+                return pack
+            })
+        while let copy = try await copies.next() {
+            note(copy.id, copy.buffer.count)
+            list(copy.id, copy.buffer.count, copy.trailer)
+            if unlisted.packs.count >= 16 { try await writeIndex() }
+        }
+    }
+
+    private func note(_ id: ObjectID, _ size: Int) {
+        there[id] = size
+        report.packs += 1
+        report.bytes += Int64(size)
+        progress(report)
+    }
+
+    private func list(_ id: ObjectID, _ size: Int, _ trailer: PackTrailer) {
+        listed.insert(id)
+        unlisted.packs.append(IndexObject.Pack(id: id, size: size, trailer: trailer))
+    }
+
+    private func writeIndex() async throws {
+        guard !unlisted.packs.isEmpty else { return }
+        let id = ObjectID.random(source.ambient)
+        let object = try unlisted.sealed(source.keys, id: id, salt: source.ambient.random(32))
+        try await put(IndexObject.name(id), object)
+        report.bytes += Int64(object.count)
+        unlisted = IndexObject()
+    }
+
+    private func put(_ name: String, _ content: AlignedBuffer) async throws { try await Self.put(name, content, place) }
+
+    /// What has the name and another size is not what was sent, and is not
+    /// replaced: objects are written once.
+    private static func put(_ name: String, _ content: AlignedBuffer, _ place: any ObjectStore) async throws {
+        do {
+            try await place.put(name, content, ifAbsent: true)
+        } catch let error as StoreError where error.kind == .exists {
+            guard try await place.info(name)?.size == content.count else {
+                throw BackupError(
+                    .damaged, "\(place.location)/\(name) exists and is not this object",
+                    hint: "Run 'bgbackup check' on the copy.")
+            }
+        }
+    }
+}
+
+extension Repository {
+    /// The packs that readable index objects list.
+    func listedPacks() async throws -> Set<ObjectID> {
+        var listed: Set<ObjectID> = []
+        for info in try await store.list(IndexObject.prefix) {
+            guard let id = IndexObject.id(name: info.name) else { continue }
+            do {
+                let bytes = try await store.get(info.name, .all, limit: IndexObject.sizeLimit).array
+                for pack in try IndexObject(opening: bytes, keys, id: id).packs { listed.insert(pack.id) }
+            } catch is FormatError {
+                continue  // 'check' names it; what it listed is listed again.
+            }
+        }
+        return listed
+    }
+}
