@@ -114,7 +114,7 @@ public struct StoreProbe: Sendable {
             do {
                 let got = try await store.get(name, range, limit: 1 << 20)
                 if got.array != expected || got.objectSize != bytes.count { wrong.append("\(range)") }
-            } catch let error as StoreError where error.kind == .failed || error.kind == .tooLarge {
+            } catch let error as StoreError where [.failed, .tooLarge, .notFound].contains(error.kind) {
                 wrong.append("\(range): \(error.detail)")
             }
         }

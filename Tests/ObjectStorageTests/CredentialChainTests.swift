@@ -165,7 +165,7 @@ import Testing
         #expect(await bench.failure().message == expected)
     }
 
-    @Test mutating func `a key file that cannot be read is an error`() async throws {
+    @Test(.timeLimit(.minutes(1))) mutating func `a key file that cannot be read is an error`() async throws {
         bench.settings.keyFile = bench.path("none")
         #expect(
             await bench.failure().message

@@ -228,7 +228,7 @@ final class FakeCloud: HTTPTransport {
 }
 
 extension HTTPRequest {
-    func header(_ name: String) -> String? { headers.first { $0.name == name }?.value }
+    fileprivate func header(_ name: String) -> String? { headers.first { $0.name == name }?.value }
 }
 
 @Suite struct CredentialFakeTests {

@@ -1,5 +1,5 @@
 import BackupBase
-import Foundation
+import Glibc
 import Testing
 
 @testable import ObjectStorage
@@ -48,6 +48,19 @@ import Testing
         #expect(
             await bench.failure().message
                 == "cannot read AWS_CONFIG_FILE, '\(bench.path("none"))': No such file or directory")
+    }
+
+    @Test(.enabled(if: geteuid() != 0, "root may read everything"))
+    mutating func `a closed directory counts as empty, and a closed file is an error`() async throws {
+        bench.cloud.set(\.isInstance, true)
+        try bench.shared("[default]\n\(Self.base)")
+        chmod(bench.path(".aws/credentials"), 0)
+        #expect(
+            await bench.failure().message == "cannot read the shared file, '\(bench.path(".aws/credentials"))': Permission denied"
+        )
+        chmod(bench.path(".aws"), 0)
+        #expect(try await bench.load().source == "instance role 'vector-db'")
+        chmod(bench.path(".aws"), 0o700)
     }
 
     @Test mutating func `a named profile that is not there is an error`() async throws {

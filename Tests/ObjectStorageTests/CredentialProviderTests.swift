@@ -80,7 +80,7 @@ import Testing
         #expect(try await provider.credentials().accessKey == "ASIA2")
     }
 
-    @Test func `in the last minutes one caller renews and the others go on`() async throws {
+    @Test(.timeLimit(.minutes(1))) func `in the last minutes one caller renews and the others go on`() async throws {
         let provider = bench.provider
         _ = try await provider.credentials()
         bench.pass(seconds: 3400)
@@ -148,7 +148,7 @@ import Testing
         #expect(cloud.made == 1 && cloud.asked.count == 3)
     }
 
-    @Test func `a load that nobody waits for ends, and the next caller starts another`() async throws {
+    @Test(.timeLimit(.minutes(1))) func `a load that nobody waits for ends, and the next caller starts another`() async throws {
         cloud.set(\.isHeld, true)
         let provider = bench.provider
         let task = Task { try await provider.credentials() }

@@ -278,6 +278,21 @@ import Testing
         #expect(signatures.count == 2, "signed anew for the other host")
     }
 
+    @Test func `redirected requests do not take each other's host`() async throws {
+        let transport = ScriptedTransport { request, _ in
+            // Answered late, so that several are under way.
+            try await Task.sleep(for: .milliseconds(5))
+            if request.url.hasPrefix("https://h/") { return HTTPResponse(307, [("location", "https://other/bucket/k")]) }
+            return HTTPResponse(200, [("content-length", "3")])
+        }
+        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
+        let found = await withTaskGroup(of: Int?.self) { group in
+            for number in 0..<8 { group.addTask { try? await store.info("k\(number)")?.size } }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+        #expect(found == Array(repeating: 3, count: 8))
+    }
+
     @Test func `redirects that go round in circles end`() async throws {
         let transport = ScriptedTransport { _, _ in HTTPResponse(307, [("location", "https://other/bucket/k")]) }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)

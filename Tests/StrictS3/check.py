@@ -440,6 +440,8 @@ def listing():
             pages += 1
             if not page["IsTruncated"]:
                 return names, prefixes, pages
+            if pages > 100:
+                raise AssertionError("the listing does not end")
             query["ContinuationToken"] = page["NextContinuationToken"]
 
     equal("list: byte order", walk()[0], keys)
@@ -952,7 +954,7 @@ def personalities():
     equal("who: wrongRange", (answer["ContentRange"], answer["Body"].read()), ("bytes 10-19/256", body[9:19]))
     equal("who: wrongRange leaves the whole", get(), body)
     personality(corruptBody=True)
-    got = c.get_object(Bucket="bucket", Key="p", ChecksumMode="DISABLED") if False else raw("GET", "/bucket/p")[2]
+    got = raw("GET", "/bucket/p")[2]
     equal("who: corruptBody flips one byte", (len(got), sum(a != b for a, b in zip(got, body))), (256, 1))
     personality(bytesPerSecond=500)
     began = time.time()

@@ -17,7 +17,10 @@ final class CurlTransfer: @unchecked Sendable {
     private var headers: [(name: String, value: String)] = []
     private var body: AlignedBuffer?
     private var problem: TransportError?
+    private var isError = false
 
+    /// Bytes of an error document at the most, however few were asked for of the object.
+    private static let errorLimit = 64 << 10
     /// Bytes of headers at the most: S3 sends less than 4 KiB.
     private static let headerLimit = 64 << 10
     private var headerBytes = 0
@@ -133,7 +136,11 @@ final class CurlTransfer: @unchecked Sendable {
             return -1
         }
         let line = String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
-        if line.hasPrefix("HTTP/") { headers = [] }  // The last answer counts: before it come "100" ones and a proxy's.
+        // The last answer counts: before it come "100" ones and a proxy's.
+        if line.hasPrefix("HTTP/") {
+            headers = []
+            isError = line.split(separator: " ").dropFirst().first?.hasPrefix("2") != true
+        }
         guard let colon = line.firstIndex(of: ":") else { return count }
         let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
         headers.append((line[..<colon].lowercased(), String(value.prefix { !$0.isNewline })))
@@ -151,13 +158,14 @@ final class CurlTransfer: @unchecked Sendable {
     private func room(for count: Int) -> AlignedBuffer? {
         let announced = headers.last { $0.name == "content-length" }.flatMap { Int($0.value) } ?? 0
         let needed = (body?.count ?? 0) + count
-        guard max(needed, announced) <= request.limit else {
+        let limit = isError ? max(request.limit, Self.errorLimit) : request.limit
+        guard max(needed, announced) <= limit else {
             problem = TransportError(
-                kind: .tooLarge, detail: "it answers with \(max(needed, announced)) bytes, at most \(request.limit) are expected")
+                kind: .tooLarge, detail: "it answers with \(max(needed, announced)) bytes, at most \(limit) are expected")
             return nil
         }
         if let body, body.capacity >= needed { return body }
-        let larger = AlignedBuffer(capacity: max(announced, min(needed * 2, request.limit), 4096))
+        let larger = AlignedBuffer(capacity: max(announced, min(needed * 2, limit), 4096))
         if let body {
             memcpy(larger.pointer, body.pointer, body.count)
             larger.count = body.count

@@ -9,8 +9,6 @@ import BackupBase
 final class S3Client: Sendable {
     struct Route: Sendable {
         var region: String
-        /// A host that a temporary redirect named, for the next try.
-        var host: String?
         /// Nanoseconds that the store's clock is ahead of ours.
         var skew: Int64 = 0
         /// The store has answered something sensible: what fails now is a matter of patience.
@@ -57,14 +55,17 @@ final class S3Client: Sendable {
         let start = monotonicSeconds()
         var attempt = 0
         var corrected: Set<Correction> = []
+        // Where a temporary redirect sent this very call.
+        var host: String?
         while true {
             try Task.checkCancellation()
             do {
-                return try await send(call)
+                return try await send(call, host)
             } catch let failure as S3Failure {
                 // Each kind once: a store that goes on complaining is not to be pleased.
                 if let correction = correct(failure, call, corrected) {
                     corrected.insert(correction)
+                    if correction == .host { host = redirect(failure) }
                     continue
                 }
                 guard failure.isTransient, isPatient(start) else { throw failure }
@@ -98,15 +99,11 @@ final class S3Client: Sendable {
 
     // MARK: - One try
 
-    private func send(_ call: S3Call) async throws -> HTTPResponse {
+    private func send(_ call: S3Call, _ host: String?) async throws -> HTTPResponse {
         let keys = try await credentials.credentials()
         let wait = max(uploads.delay(call.body.count), downloads.delay(call.expected))
         if wait > 0 { try await Task.sleep(for: .seconds(wait)) }
-        let route = route.withLock { route in
-            defer { route.host = nil }
-            return route
-        }
-        let request = request(call, keys, route)
+        let request = request(call, keys, route.withLock { $0 }, host)
         await flow.enter()
         let response: HTTPResponse
         do {
@@ -133,8 +130,8 @@ final class S3Client: Sendable {
         return failure
     }
 
-    private func request(_ call: S3Call, _ keys: Credentials, _ route: Route) -> HTTPRequest {
-        let address = S3Address(place, region: route.region, host: route.host)
+    private func request(_ call: S3Call, _ keys: Credentials, _ route: Route, _ host: String?) -> HTTPRequest {
+        let address = S3Address(place, region: route.region, host: host)
         let path = address.path(call.key)
         let query = RequestSigner.query(call.query)
         let signer = RequestSigner(credentials: keys, region: route.region)
@@ -164,12 +161,7 @@ final class S3Client: Sendable {
             route.withLock { $0.region = region }
             return .region
         }
-        if [307, 308].contains(failure.status), let location = failure.location, !done.contains(.host),
-            let host = S3Address.host(ofRedirect: location, from: S3Address(place, region: current.region, host: nil))
-        {
-            route.withLock { $0.host = host }
-            return .host
-        }
+        if [307, 308].contains(failure.status), !done.contains(.host), redirect(failure) != nil { return .host }
         if failure.status == 403, let time = failure.serverTime, !done.contains(.clock) {
             let skew = time - ambient.now()
             // Half of the 15 minutes that AWS allows: closer clocks are not the reason.
@@ -185,5 +177,9 @@ final class S3Client: Sendable {
             return .keys
         }
         return nil
+    }
+
+    private func redirect(_ failure: S3Failure) -> String? {
+        failure.location.flatMap { S3Address.host(ofRedirect: $0, from: S3Address(place, region: region, host: nil)) }
     }
 }

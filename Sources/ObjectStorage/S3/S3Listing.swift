@@ -12,6 +12,7 @@ struct S3Listing {
     func objects(_ prefix: String) async throws -> [ObjectInfo] {
         var found: [String: ObjectInfo] = [:]
         var token: String?
+        var seen: Set<String> = []
         for _ in 0..<Self.pageLimit {
             let page = try await page(prefix, token)
             for element in page.all("Contents") {
@@ -20,7 +21,7 @@ struct S3Listing {
                 found[object.name] = object
             }
             guard page["IsTruncated"] == "true" else { return found.values.sorted { $0.name < $1.name } }
-            guard let next = page["NextContinuationToken"], !next.isEmpty, next != token else {
+            guard let next = page["NextContinuationToken"], !next.isEmpty, seen.insert(next).inserted else {
                 throw wrong(prefix, "it does not say where the list goes on")
             }
             token = next

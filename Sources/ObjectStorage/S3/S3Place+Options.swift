@@ -33,7 +33,7 @@ extension S3Place {
         }
         switch name {
         case "endpoint": endpoint = try Self.checkedEndpoint(value)
-        case "region": region = try Self.word(name, value)
+        case "region": region = try Self.region(name, value)
         case "style": addressing = try Self.choice(name, value)
         case "profile": profile = value
         case "credentials": credentialsFile = value
@@ -71,7 +71,12 @@ extension S3Place {
     }
 
     private var isLoopback: Bool {
-        ["http://127.", "http://localhost", "http://[::1]"].contains { endpoint?.hasPrefix($0) == true }
+        let authority = (endpoint ?? "").dropFirst("http://".count)
+        if authority == "[::1]" || authority.hasPrefix("[::1]:") { return true }
+        let host = authority.prefix { $0 != ":" }
+        // Four numbers: "127.example.com" is somebody else's.
+        let isAddress = host.split(separator: ".", omittingEmptySubsequences: false).compactMap { UInt8($0) }.count == 4
+        return host == "localhost" || host.hasPrefix("127.") && isAddress
     }
 
     // MARK: - Values
@@ -89,10 +94,18 @@ extension S3Place {
     }
 
     private static func word(_ name: String, _ value: String) throws -> String {
-        guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }), value.utf8.count <= 128 else {
+        guard value.utf8.allSatisfy({ (0x21...0x7e).contains($0) }), (1...128).contains(value.utf8.count) else {
             throw wrong(name, value, "Give one word.")
         }
         return value
+    }
+
+    /// A region becomes part of a host's name: it must not end that.
+    static func region(_ name: String, _ value: String) throws -> String {
+        guard value.utf8.allSatisfy({ isAlphanumeric($0) || "-_.".utf8.contains($0) }) else {
+            throw wrong(name, value, "Give one word, for example eu-central-1.")
+        }
+        return try word(name, value)
     }
 
     private static func isOn(_ name: String, _ value: String) throws -> Bool {

@@ -55,7 +55,7 @@ public struct S3Place: Sendable {
     public init(url: String, environment: (String) -> String?) throws {
         guard url.hasPrefix("s3://") else { throw Self.wrong("'\(printable(url.utf8))' is no s3:// URL") }
         let rest = url.dropFirst("s3://".count)
-        guard !rest.contains("@") || rest.firstIndex(of: "@")! > (rest.firstIndex(of: "/") ?? rest.endIndex) else {
+        guard !rest.prefix(while: { $0 != "/" && $0 != "?" }).contains(where: { $0 == "@" || $0 == ":" }) else {
             // Not repeated in the message: somebody put keys there.
             throw Self.wrong(
                 "an s3:// URL takes no user and password", "Give the keys by the AWS variables or files, or credentials=FILE.")
@@ -69,10 +69,14 @@ public struct S3Place: Sendable {
         if parts.count > 1 {
             for option in parts[1].split(separator: "&") { try set(option) }
         }
-        if endpoint == nil, let url = environment("AWS_ENDPOINT_URL_S3") ?? environment("AWS_ENDPOINT_URL") {
+        // An empty one counts as unset, as in every AWS SDK.
+        func variable(_ name: String) -> String? { environment(name).flatMap { $0.isEmpty ? nil : $0 } }
+        if endpoint == nil, let url = variable("AWS_ENDPOINT_URL_S3") ?? variable("AWS_ENDPOINT_URL") {
             endpoint = try Self.checkedEndpoint(url)
         }
-        region = region ?? environment("AWS_REGION") ?? environment("AWS_DEFAULT_REGION")
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] where region == nil {
+            region = try variable(name).map { try Self.region(name, $0) }
+        }
     }
 
     private static func check(bucket: String, prefix: String) throws {
@@ -88,7 +92,7 @@ public struct S3Place: Sendable {
         else { throw wrong("'\(printable(prefix.utf8))' is no prefix for objects", "Give s3://BUCKET/PREFIX.") }
     }
 
-    private static func isAlphanumeric(_ byte: UInt8) -> Bool {
+    static func isAlphanumeric(_ byte: UInt8) -> Bool {
         (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
     }
 

@@ -45,7 +45,8 @@ struct S3Slice {
 
     /// "bytes 0-9/100"
     private static func parse(_ text: String) -> (first: Int, last: Int, size: Int)? {
-        let parts = text.dropFirst("bytes ".count).split(whereSeparator: { $0 == "-" || $0 == "/" }).map { Int($0) }
+        let parts = text.dropFirst("bytes ".count)
+            .split(omittingEmptySubsequences: false, whereSeparator: { $0 == "-" || $0 == "/" }).map { Int($0) }
         guard text.hasPrefix("bytes "), parts.count == 3, let first = parts[0], let last = parts[1], let size = parts[2],
             0 <= first, first <= last, last < size
         else { return nil }

@@ -8,12 +8,22 @@ import TestSupport
 struct S3Bench: Sendable {
     let server: S3Server
     let prefix: String
-    private let transport = CurlTransport()
+    private let transport: CurlTransport
 
     /// - Parameter own: a server that nobody else uses, for tests that configure it or count its requests
     init(_ kind: S3Server.Kind = .strict, own: Bool = true, configuration: String? = nil) throws {
         server = own ? try S3Server(kind, configuration: configuration) : try S3Server.shared(kind)
+        transport = CurlTransport()
         prefix = "t-\(UUID().uuidString.lowercased().prefix(8))"
+    }
+
+    /// Another prefix of the same server.
+    static func neighbour(of bench: S3Bench) -> S3Bench { S3Bench(bench.server, prefix: bench.prefix + "-next") }
+
+    private init(_ server: S3Server, prefix: String) {
+        self.server = server
+        self.prefix = prefix
+        transport = CurlTransport()
     }
 
     static var hasStrict: Bool { S3Server.available.contains(.strict) }

@@ -23,7 +23,7 @@ enum Damage: String, CaseIterable {
             version.body.setRepeatingByte(0, count: length, at: version.body.readerIndex + place)
         case .truncate:
             version.body = version.body.getSlice(at: version.body.readerIndex, length: place) ?? ByteBuffer()
-        case .extend: version.body.writeRepeatingByte(0x58, count: offset ?? 16)
+        case .extend: version.body.writeRepeatingByte(0x58, count: max(0, offset ?? 16))
         case .empty: version.body = ByteBuffer()
         case .delete: return bucket[key] = nil
         case .replace: version.body = content

@@ -117,7 +117,9 @@ struct Exchange: Sendable {
         var answer: Answer
         do {
             switch fault {
-            case _ where ticket.running > config.personality.maxConcurrent ?? .max: throw S3Error.slowDown
+            case _ where ticket.running > config.personality.maxConcurrent ?? .max:
+                note.fault = "maxConcurrent"
+                throw S3Error.slowDown
             case .error503, .burst503: throw S3Error.slowDown
             case .error500: throw S3Error.internalError
             case .conflict409: throw S3Error.conflict
@@ -144,6 +146,10 @@ struct Exchange: Sendable {
         case .stallBody where http.method != .head && answer.body.readableBytes > 0:
             let cut = Int(config.faults.chance(number, "cut") * Double(answer.body.readableBytes))
             return .answer(answer, cutAt: cut, stall: config.faults.hangSeconds)
+        case .shortBody, .stallBody:
+            // There was nothing to cut.
+            note.fault = nil
+            return .answer(answer, cutAt: nil)
         default: return .answer(answer, cutAt: nil)
         }
     }
