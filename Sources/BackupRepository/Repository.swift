@@ -61,7 +61,7 @@ public final class Repository: Sendable {
 
     /// Writes a second copy of the configuration that an init which was killed
     /// did not come to.
-    private func completeConfiguration() async throws {
+    func completeConfiguration() async throws {
         var missing: [String] = []
         var good: [UInt8]?
         for name in Configuration.names {

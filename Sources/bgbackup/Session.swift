@@ -111,7 +111,9 @@ struct Session {
     /// Who this node is to a store that lets one node write: kept with its state.
     var identity: WriterIdentity? {
         guard let directory = stateDirectory else { return nil }
-        return NodeIdentity.id(in: directory).map { WriterIdentity(id: $0, node: Self.hostName) }
+        return NodeIdentity.id(in: directory).map {
+            WriterIdentity(id: $0, node: Self.hostName, lockPath: "\(directory)/writer.lock")
+        }
     }
 
     static var hostName: String {

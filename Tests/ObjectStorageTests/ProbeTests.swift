@@ -32,7 +32,7 @@ import Testing
     }
 
     @Test(arguments: LyingStore.Lie.allCases) func `each lie is found, and nothing else`(_ lie: LyingStore.Lie) async throws {
-        let probe = try await StoreProbe.run(LyingStore(lie))
+        let probe = try await StoreProbe.run(LyingStore(lie), ambient: .prompt)
         let refused = Set(probe.results.filter { !$0.holds }.map(\.name))
         #expect(refused == Self.expected(lie), "\(probe.results.filter { !$0.holds })")
         #expect(probe.results.map(\.name) == Self.all, "everything is tried all the same")
@@ -46,8 +46,8 @@ import Testing
 
     @Test func `an honest store is all yes, and nothing is left in it`() async throws {
         let store = LyingStore()
-        let probe = try await StoreProbe.run(store)
-        #expect(probe.results.allSatisfy(\.holds) && probe.isUsable)
+        let probe = try await StoreProbe.run(store, ambient: .prompt)
+        #expect(probe.results.allSatisfy { $0.holds } && probe.isUsable)
         #expect(probe.record.filter { $0.value == "yes" }.count == Self.all.count)
         #expect(probe.record["probed"]?.hasSuffix("Z") == true)
         #expect(abs(probe.clockOffset) < 60_000_000_000)
@@ -55,7 +55,7 @@ import Testing
     }
 
     @Test func `how far the clocks are apart is told`() async throws {
-        let probe = try await StoreProbe.run(LyingStore(.clockAhead))
+        let probe = try await StoreProbe.run(LyingStore(.clockAhead), ambient: .prompt)
         #expect(abs(probe.clockOffset - 600_000_000_000) < 60_000_000_000)
         #expect(probe.results.first { $0.name == "clock" }?.detail.contains("10m") == true)
     }
@@ -64,16 +64,16 @@ import Testing
         let store = LyingStore()
         try await store.put("v1/config", [1])
         try await store.put("tmp/lease", [2])
-        _ = try await StoreProbe.run(store)
-        _ = try await StoreProbe.run(store)
+        _ = try await StoreProbe.run(store, ambient: .prompt)
+        _ = try await StoreProbe.run(store, ambient: .prompt)
         #expect(store.names == ["tmp/lease", "v1/config"])
     }
 
     @Test func `probes at once do not disturb each other`() async throws {
         let store = LyingStore()
         try await withThrowingTaskGroup(of: StoreProbe.self) { group in
-            for _ in 0..<8 { group.addTask { try await StoreProbe.run(store) } }
-            for try await probe in group { #expect(probe.results.allSatisfy(\.holds)) }
+            for _ in 0..<8 { group.addTask { try await StoreProbe.run(store, ambient: .prompt) } }
+            for try await probe in group { #expect(probe.results.allSatisfy { $0.holds }) }
         }
         #expect(store.names.isEmpty)
     }
@@ -81,7 +81,7 @@ import Testing
     @Test func `a store that cannot be asked is an error, and no result`() async throws {
         let transport = ScriptedTransport { _, _ in .error(403, "AccessDenied") }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
-        #expect(await storeError { _ = try await StoreProbe.run(store) }?.kind == .denied)
+        #expect(await storeError { _ = try await StoreProbe.run(store, ambient: .prompt) }?.kind == .denied)
         let directory = try TemporaryDirectory("probe")
         #expect(await storeError { _ = try await StoreProbe.run(LocalStore(path: directory("none"))) } != nil)
     }

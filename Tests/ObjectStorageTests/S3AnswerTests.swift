@@ -8,18 +8,23 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
 /// XML of servers, also of hostile ones.
 @Suite struct XMLElementTests {
     @Test func `a document becomes a tree of names and texts`() throws {
-        let root = try #require(parse("<?xml version=\"1.0\"?>\n<A x='1'><B>1</B><B> 2&amp;&#x41;<![CDATA[<]]></B><C><D/></C></A>\n"))
+        let root = try #require(
+            parse("<?xml version=\"1.0\"?>\n<A x='1'><B>1</B><B> 2&amp;&#x41;<![CDATA[<]]></B><C><D/></C></A>\n"))
         #expect(root.name == "A")
         #expect(root.all("B").map(\.text) == ["1", " 2&A<"])
         #expect(root["B"] == "1" && root["D"] == nil && root["C"] == "")
         #expect(root.first("C")?.first("D")?.text == "")
     }
 
-    @Test(arguments: ["", " ", "x", "<A>", "<A></B>", "<A/><B/>", "<A>&x;</A>", "<A", "\u{feff}", "{}", "<!DOCTYPE html><html></html>", "<A a=1/>"])
+    @Test(arguments: [
+        "", " ", "x", "<A>", "<A></B>", "<A/><B/>", "<A>&x;</A>", "<A", "\u{feff}", "{}", "<!DOCTYPE html><html></html>",
+        "<A a=1/>",
+    ])
     func `what is no document is nil`(_ text: String) { #expect(parse(text) == nil) }
 
     @Test func `every cut of a document is nil`() {
-        let whole = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><Contents><Key>a&lt;ä</Key></Contents></ListBucketResult>"
+        let whole =
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><Contents><Key>a&lt;ä</Key></Contents></ListBucketResult>"
         #expect(parse(whole) != nil)
         let bytes = Array(whole.utf8)
         for length in 0..<bytes.count { #expect(bytes[..<length].withUnsafeBytes { XMLElement.parse($0) } == nil, "\(length)") }
@@ -44,7 +49,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
     }
 
     @Test func `bytes that are no UTF-8 or no characters of XML are refused`() {
-        #expect([0x3c, 0x61, 0x3e, 0xff, 0xfe, 0x3c, 0x2f, 0x61, 0x3e].map { UInt8($0) }.withUnsafeBytes { XMLElement.parse($0) } == nil)
+        #expect(
+            [0x3c, 0x61, 0x3e, 0xff, 0xfe, 0x3c, 0x2f, 0x61, 0x3e].map { UInt8($0) }.withUnsafeBytes { XMLElement.parse($0) }
+                == nil)
         #expect(parse("<a>\u{1}</a>") == nil && parse("<a>&#1;</a>") == nil && parse("<a>\u{0}</a>") == nil)
     }
 
@@ -98,7 +105,8 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
     }
 
     @Test(arguments: [
-        "bytes 3-5/10", "bytes 2-5/10", "bytes 1-3/10", "bytes 2-4/4", "bytes 2-4/*", "bytes */10", "bytes 4-2/10", "bytes -2-4/10",
+        "bytes 3-5/10", "bytes 2-5/10", "bytes 1-3/10", "bytes 2-4/4", "bytes 2-4/*", "bytes */10", "bytes 4-2/10",
+        "bytes -2-4/10",
         "2-4/10", "bytes 2-4", "items 2-4/10", "bytes 2-4/10/1", "bytes 2-4/99999999999999999999", "",
         "bytes 2-9223372036854775807/9223372036854775807",
     ])
@@ -118,7 +126,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
         for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             #expect(parseHTTPDate(text) == 784_111_777_000_000_000, "\(text)")
         }
-        for text in ["", "now", "Sun, 06 Nov", String(repeating: "9", count: 100), "\u{0}"] { #expect(parseHTTPDate(text) == nil, "\(text)") }
+        for text in ["", "now", "Sun, 06 Nov", String(repeating: "9", count: 100), "\u{0}"] {
+            #expect(parseHTTPDate(text) == nil, "\(text)")
+        }
     }
 
     @Test func `dates of lists, with and without fractions`() {
@@ -141,7 +151,8 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
     @Test(arguments: [
         "", "Z", "2009-10-12", "2009-10-12T17:50:30", "2009-10-12T17:50:30+01:00", "2009-13-12T17:50:30Z", "2009-00-12T17:50:30Z",
         "2009-10-32T17:50:30Z", "2009-10-12T17:50Z", "1969-10-12T17:50:30Z", "99999-10-12T17:50:30Z", "2009-10-12T17:50:30.x5Z",
-        "2009-10-12T17:50:30.-5Z", "2009-10-12T-7:50:30Z", "2009-10-12T17:99999999999:30Z", "2009-10-12T24:50:30Z", "2009-10-12T17:60:30Z", "2009--10-12T17:50:30Z",
+        "2009-10-12T17:50:30.-5Z", "2009-10-12T-7:50:30Z", "2009-10-12T17:99999999999:30Z", "2009-10-12T24:50:30Z",
+        "2009-10-12T17:60:30Z", "2009--10-12T17:50:30Z",
         "2009-10-12T17:50:30.",
         "2009-10-12T2147483647:50:30Z", "2009-10-12T17:50:30." + String(repeating: "1", count: 50) + "Z",
     ])
@@ -161,7 +172,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
     }
 
     @Test func `an answer without a document is known by its status`() {
-        for (status, code) in [(403, "AccessDenied"), (404, "NotFound"), (412, "PreconditionFailed"), (503, "ServiceUnavailable"), (418, "HTTP 418")] {
+        for (status, code) in [
+            (403, "AccessDenied"), (404, "NotFound"), (412, "PreconditionFailed"), (503, "ServiceUnavailable"), (418, "HTTP 418"),
+        ] {
             for body in ["", "<html><body>proxy</body></html>", "<Error/>", "{}", "<Error><Code></Code></Error>"] {
                 #expect(S3Failure(HTTPResponse(status, [], body)).code == code)
             }
@@ -170,7 +183,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
 
     @Test func `what passes is known from what does not`() {
         for status in [429, 500, 502, 503, 504] { #expect(S3Failure(HTTPResponse(status)).isTransient) }
-        for status in [301, 400, 403, 404, 409, 411, 412, 416, 501, 507] { #expect(!S3Failure(HTTPResponse(status)).isTransient, "\(status)") }
+        for status in [301, 400, 403, 404, 409, 411, 412, 416, 501, 507] {
+            #expect(!S3Failure(HTTPResponse(status)).isTransient, "\(status)")
+        }
         for code in ["RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "SlowDown"] {
             #expect(S3Failure(.error(409, code)).isTransient)
         }
@@ -179,7 +194,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
         #expect(S3Failure(.error(400, "ExpiredToken")).isExpiry && !S3Failure(.error(403, "AccessDenied")).isExpiry)
     }
 
-    private func told(_ response: HTTPResponse, _ url: String = "s3://bucket?endpoint=https://h", headers: [(name: String, value: String)] = [])
+    private func told(
+        _ response: HTTPResponse, _ url: String = "s3://bucket?endpoint=https://h", headers: [(name: String, value: String)] = []
+    )
         throws -> StoreError
     {
         var call = S3Call("PUT", "k", operation: "write", name: "s3://bucket/k")
@@ -236,7 +253,9 @@ private func parse(_ text: String) -> XMLElement? { Array(text.utf8).withUnsafeB
         (.stalled, .unreachable, "in time", "timeout"), (.broken, .unreachable, "breaking the connection", "http or https"),
         (.tooLarge, .tooLarge, "why", ""), (.unusable, .usage, "cannot be used", "https://HOST"),
     ])
-    func `no answer is told by its reason`(_ kind: TransportError.Kind, _ expected: StoreError.Kind, _ detail: String, _ hint: String) throws {
+    func `no answer is told by its reason`(
+        _ kind: TransportError.Kind, _ expected: StoreError.Kind, _ detail: String, _ hint: String
+    ) throws {
         let place = try S3Place(url: "s3://bucket?endpoint=https://h", environment: { _ in nil })
         let error = S3Diagnosis(place: place, region: "r", skew: 0)
             .error(TransportError(kind: kind, detail: "why"), S3Call("GET", "k", operation: "read", name: "k"))

@@ -20,7 +20,10 @@ private final class Listener: Sendable {
         let process = process
         var found = 0
         _ = try await eventually {
-            found = (try? String(contentsOfFile: portFile, encoding: .utf8)).flatMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) } ?? 0
+            found =
+                (try? String(contentsOfFile: portFile, encoding: .utf8)).flatMap {
+                    Int($0.trimmingCharacters(in: .whitespacesAndNewlines))
+                } ?? 0
             guard process.isRunning || found > 0 else { throw BackupError(.failed, "the listener ended") }
             return found > 0
         }
@@ -34,7 +37,7 @@ private final class Listener: Sendable {
 }
 
 /// TLS with authorities of one's own, and proxies.
-@Suite(.enabled(if: S3Bench.hasStrict, "the strict server is not built")) struct S3ConnectionTests {
+@Suite(.serialized, .enabled(if: S3Bench.hasStrict, "the strict server is not built")) struct S3ConnectionTests {
     /// Speaks TLS in front of a server that does not.
     private static let front = """
         import os, socket, ssl, sys, threading
@@ -80,7 +83,7 @@ private final class Listener: Sendable {
 
     @Test(.enabled(if: Program.hasTool("openssl"), "no openssl"))
     func `TLS takes the authority that the URL names, and no other`() async throws {
-        let bench = try S3Bench(own: false)
+        let bench = try await S3Bench(own: false)
         let directory = try TemporaryDirectory("tls")
         let made = try Program.run("/bin/sh", ["-c", Self.authorities, "sh", directory.path])
         try #require(made.status == 0, "\(made.errors)")
@@ -106,24 +109,27 @@ private final class Listener: Sendable {
             #expect(error?.hint?.contains("ca-file") == true)
         }
         // TLS spoken to who speaks none, and none to who does.
-        let error = await storeError { _ = try await bench.store(endpoint: bench.server.endpoint.replacing("http", with: "https")).list("v1/") }
+        let error = await storeError {
+            _ = try await bench.store(endpoint: bench.server.endpoint.replacing("http", with: "https")).list("v1/")
+        }
         #expect(error?.kind == .unreachable && error?.hint != nil, "\(error?.whole ?? "no error")")
         let plain = try bench.store("retry-for=1s", endpoint: endpoint.replacing("https", with: "http"))
         #expect(await storeError { _ = try await plain.list("v1/") } != nil)
     }
 
-    @Test func `an authority's file that is not there is an error of the URL`() throws {
-        let bench = try S3Bench(own: false)
+    @Test func `an authority's file that is not there is an error of the URL`() async throws {
+        let bench = try await S3Bench(own: false)
         #expect { try bench.store("ca-file=/nowhere/ca.pem") } throws: {
             ($0 as? StoreError)?.kind == .usage && ($0 as? StoreError)?.detail.contains("/nowhere/ca.pem") == true
         }
     }
 
     @Test func `an authority's file that holds none is an error`() async throws {
-        let bench = try S3Bench(own: false)
+        let bench = try await S3Bench(own: false)
         let directory = try TemporaryDirectory("tls")
         try Data("nothing\n".utf8).write(to: URL(filePath: directory("ca.pem")))
-        let store = try bench.store("ca-file=\(directory("ca.pem"))", endpoint: bench.server.endpoint.replacing("http", with: "https"))
+        let store = try bench.store(
+            "ca-file=\(directory("ca.pem"))", endpoint: bench.server.endpoint.replacing("http", with: "https"))
         let error = await storeError { _ = try await store.list("v1/") }
         #expect(error?.kind == .unreachable && error?.hint?.contains("ca-file") == true, "\(error?.whole ?? "no error")")
     }
@@ -154,7 +160,7 @@ private final class Listener: Sendable {
     }
 
     @Test func `a connection that the server has closed meanwhile is made anew`() async throws {
-        let bench = try S3Bench(configuration: "{\"personality\": {\"closeAfterAnswer\": true}}")
+        let bench = try await S3Bench(configuration: "{\"personality\": {\"closeAfterAnswer\": true}}")
         let store = try bench.store()
         for number in 0..<5 { try await store.put("tmp/\(number)", [UInt8](repeating: 1, count: 200_000)) }
         #expect(try await bench.log().count == 5, "and nothing is sent twice")
@@ -170,7 +176,7 @@ private final class Listener: Sendable {
     }
 
     @Test func `a transport that goes away ends what is under way`() async throws {
-        let bench = try S3Bench(configuration: "{\"rates\": {\"hang\": 1}, \"hangSeconds\": 300}")
+        let bench = try await S3Bench(configuration: "{\"rates\": {\"hang\": 1}, \"hangSeconds\": 300}")
         let task = Task { try await bench.store().list("v1/") }
         #expect(try await eventually { try await bench.statistics().count == 1 })
         task.cancel()

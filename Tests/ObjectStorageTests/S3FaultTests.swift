@@ -7,7 +7,7 @@ import Testing
 @testable import ObjectStorage
 
 /// What becomes of a call when the store is overloaded, drops connections, lies or is slow.
-@Suite(.enabled(if: S3Bench.hasStrict, "the strict server is not built")) struct S3FaultTests {
+@Suite(.serialized, .enabled(if: S3Bench.hasStrict, "the strict server is not built")) struct S3FaultTests {
     private let bytes: [UInt8] = {
         var random = Seeded(99)
         return random.bytes(70_000)
@@ -21,11 +21,17 @@ import Testing
     // MARK: - Trouble that passes
 
     @Test func `a burst of 503 halves the requests at once, and all succeed`() async throws {
-        let bench = try S3Bench(configuration: "{\"burst503\": {\"from\": 1, \"count\": 40}, \"personality\": {\"delayMilliseconds\": 10}}")
+        let bench = try await S3Bench(
+            configuration: "{\"burst503\": {\"from\": 1, \"count\": 40}, \"personality\": {\"delayMilliseconds\": 10}}")
         let store = try bench.store("connections=16")
         @Sendable func ask(_ count: Int) async throws {
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for number in 0..<count { group.addTask { #expect(try await store.info("v1/\(number)") == nil) } }
+                for number in 0..<count {
+                    group.addTask {
+                        let info = try await store.info("v1/\(number)")
+                        #expect(info == nil)
+                    }
+                }
                 try await group.waitForAll()
             }
         }
@@ -42,7 +48,7 @@ import Testing
 
     @Test(arguments: ["error500", "error503", "conflict409", "shortBody"])
     func `what fails now and then succeeds in the end`(_ fault: String) async throws {
-        let bench = try S3Bench(configuration: Self.faults("\"\(fault)\": 0.4", seed: 3))
+        let bench = try await S3Bench(configuration: Self.faults("\"\(fault)\": 0.4", seed: 3))
         let store = try bench.store()
         for number in 0..<8 {
             try await store.put("v1/\(number)", bytes)
@@ -60,7 +66,7 @@ import Testing
 
     @Test(arguments: [("error500", "500"), ("error503", "503"), ("resetBefore", "break")])
     func `what does not pass ends in an error that says so`(_ fault: String, _ word: String) async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         let store = try bench.store("retry-for=1s")
         // A store that was never reached is given up after 20 s only: it may be starting.
         #expect(try await store.info("v1/a") == nil)
@@ -71,18 +77,19 @@ import Testing
             #expect(error?.kind == .failed || error?.kind == .unreachable, "\(error?.whole ?? "none")")
             #expect(error?.detail.contains(word) == true && error?.hint != nil, "\(error?.whole ?? "none")")
         }
-        #expect(try await bench.statistics().count > 4)
+        #expect(try await bench.statistics().count > 2, "it was repeated")
     }
 
     @Test func `a proxy's error page is an error of the store`() async throws {
-        let bench = try S3Bench(configuration: Self.faults("\"error503\": 0.5", seed: 2, more: ", \"personality\": {\"htmlErrors\": true}"))
+        let bench = try await S3Bench(
+            configuration: Self.faults("\"error503\": 0.5", seed: 2, more: ", \"personality\": {\"htmlErrors\": true}"))
         let store = try bench.store()
         for number in 0..<10 { try await store.put("tmp/\(number)", [1]) }
         #expect(try await bench.statistics().faults["error503"] ?? 0 > 0)
     }
 
     @Test func `a server that hangs is left after the time allowed`() async throws {
-        let bench = try S3Bench(configuration: Self.faults("\"hang\": 0.4", seed: 4, more: ", \"hangSeconds\": 300"))
+        let bench = try await S3Bench(configuration: Self.faults("\"hang\": 0.4", seed: 4, more: ", \"hangSeconds\": 300"))
         let store = try bench.store("timeout=1")
         let (start, bytes) = (monotonicSeconds(), bytes)
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -94,12 +101,12 @@ import Testing
             }
             try await group.waitForAll()
         }
-        #expect(try await bench.statistics().faults["hang"] ?? 0 > 0)
+        #expect(try await bench.statistics().runningRequests > 0, "some hang yet")
         #expect(monotonicSeconds() - start < 120)
     }
 
     @Test func `a body that stops half-way is read again`() async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         let store = try bench.store("timeout=1")
         try await store.put("v1/a", bytes)
         try await bench.configure(Self.faults("\"stallBody\": 0.5", "GetObject", seed: 1, more: ", \"hangSeconds\": 20"))
@@ -108,8 +115,9 @@ import Testing
     }
 
     @Test func `a mixture of all faults damages nothing`() async throws {
-        let rates = "\"error503\": 0.05, \"error500\": 0.02, \"resetBefore\": 0.02, \"resetAfter\": 0.02, \"shortBody\": 0.02, \"conflict409\": 0.02, \"slowDownIn200\": 0.01"
-        let bench = try S3Bench(configuration: Self.faults(rates, seed: 7, more: ", \"minimumPartSize\": 1024"))
+        let rates =
+            "\"error503\": 0.05, \"error500\": 0.02, \"resetBefore\": 0.02, \"resetAfter\": 0.02, \"shortBody\": 0.02, \"conflict409\": 0.02, \"slowDownIn200\": 0.01"
+        let bench = try await S3Bench(configuration: Self.faults(rates, seed: 7, more: ", \"minimumPartSize\": 1024"))
         let store = try bench.store("multipart-above=64KiB&part-size=16KiB")
         let bytes = bytes
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -133,8 +141,9 @@ import Testing
 
     @Test(arguments: [("before", false), ("after", false), ("before", true), ("after", true)])
     func `a conditional write whose answer is lost is settled by looking`(_ when: String, _ forgets: Bool) async throws {
-        let bench = try S3Bench(
-            configuration: "{\"drop\": {\"request\": 1, \"when\": \"\(when)\"}, \"personality\": {\"forgetsMetadata\": \(forgets)}}")
+        let bench = try await S3Bench(
+            configuration:
+                "{\"drop\": {\"request\": 1, \"when\": \"\(when)\"}, \"personality\": {\"forgetsMetadata\": \(forgets)}}")
         try await bench.store().put("v1/x", bytes)
         let log = try await bench.log()
         #expect(log.filter { $0.operation == "PutObject" }.count == (when == "before" ? 2 : 1))
@@ -147,7 +156,7 @@ import Testing
 
     @Test(arguments: [false, true])
     func `another writer's object is not taken for ours`(_ forgets: Bool) async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"forgetsMetadata\": \(forgets)"))
+        let bench = try await S3Bench(configuration: Self.personality("\"forgetsMetadata\": \(forgets)"))
         let store = try bench.store()
         // Of the same size: only its bytes tell.
         try await store.put("v1/x", bytes.reversed())
@@ -160,7 +169,7 @@ import Testing
 
     @Test(arguments: ["before", "after"])
     func `a replacement whose answer is lost is ours, once`(_ when: String) async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         let store = try bench.store()
         try await bench.configure("{\"drop\": {\"request\": 1, \"when\": \"\(when)\"}}")
         let one = try await store.replace("tmp/l", [1], expecting: nil)
@@ -192,7 +201,7 @@ import Testing
 
     @Test(arguments: ["before", "after"])
     func `a connection may be lost at each request`(_ when: String) async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         try await sequence(bench.store())
         let count = try await bench.statistics().count
         #expect(count > 10)
@@ -207,7 +216,7 @@ import Testing
 
     @Test(arguments: ["before", "after"])
     func `a run that ends at any request is made good by the next one`(_ when: String) async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         let hasty = "retry-for=0.000001s"
         try await sequence(bench.store(hasty))
         let count = try await bench.statistics().count
@@ -215,7 +224,8 @@ import Testing
             _ = try await bench.control("POST", "reset?objects=1")
             try await bench.configure("{\"drop\": {\"request\": \(number), \"when\": \"\(when)\"}}")
             let error = await storeError { try await sequence(bench.store(hasty)) }
-            #expect(error.map { !$0.detail.isEmpty && $0.kind != .credentials } ?? true, "request \(number): \(error?.whole ?? "")")
+            #expect(
+                error.map { !$0.detail.isEmpty && $0.kind != .credentials } ?? true, "request \(number): \(error?.whole ?? "")")
             // The next run: what is there is its own or nobody's, and all can be finished.
             let store = try bench.store()
             for info in try await store.list("v1/") {
@@ -231,42 +241,45 @@ import Testing
 
     @Test(arguments: [("storesNothing", "has none"), ("storesTruncated", "others")])
     func `a store that does not store what it says is found out`(_ lie: String, _ words: String) async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"\(lie)\": true"))
+        let bench = try await S3Bench(configuration: Self.personality("\"\(lie)\": true"))
         let error = await storeError { try await bench.store().put("v1/x", bytes) }
         #expect(error?.kind == .failed && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
         #expect(error?.hint?.contains("repo probe") == true)
     }
 
     @Test func `a store that is late to show what it has is waited for`() async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"lateReads\": 0.3"))
+        let bench = try await S3Bench(configuration: Self.personality("\"lateReads\": 0.3"))
         try await bench.store().put("v1/x", bytes)
     }
 
     @Test(arguments: [
-        "\"ignoreRanges\": true", "\"checksumOnRange\": true", "\"chunkedAnswers\": true", "\"prettyXML\": true", "\"headerCase\": true",
+        "\"ignoreRanges\": true", "\"checksumOnRange\": true", "\"chunkedAnswers\": true", "\"prettyXML\": true",
+        "\"headerCase\": true",
         "\"closeAfterAnswer\": true", "\"etagUnquoted\": true", "\"opaqueETag\": true", "\"deleteMissing404\": true",
         "\"listDuplicates\": true, \"maxKeysCap\": 2", "\"listUnsorted\": true, \"maxKeysCap\": 3", "\"maxKeysCap\": 1",
         "\"forgetsMetadata\": true",
     ])
     func `what is unusual but sound is made good`(_ fields: String) async throws {
-        let bench = try S3Bench(configuration: Self.personality(fields))
+        let bench = try await S3Bench(configuration: Self.personality(fields))
         let store = try bench.store("checksums=on")
-        let probe = try await StoreProbe.run(store)
-        #expect(probe.results.allSatisfy(\.holds), "\(probe.results.filter { !$0.holds })")
+        let probe = try await StoreProbe.run(store, ambient: .prompt)
+        #expect(probe.results.allSatisfy { $0.holds }, "\(probe.results.filter { !$0.holds })")
         try await sequence(store)
     }
 
     @Test(arguments: [
-        ("\"corruptBody\": true", "readBack"), ("\"wrongRange\": true", "ranges"), ("\"truncateListing\": true, \"maxKeysCap\": 3", "listing"),
+        ("\"corruptBody\": true", "readBack"), ("\"wrongRange\": true", "ranges"),
+        ("\"truncateListing\": true, \"maxKeysCap\": 3", "listing"),
         ("\"listDelaySeconds\": 100", "listing"), ("\"ignoreConditions\": true", "conditionalCreate"),
         ("\"claimConditions\": true", "conditionalCreate"), ("\"ignoreIfMatch\": true", "conditionalReplace"),
         ("\"conditionsNotImplemented\": true", "conditionalCreate"), ("\"staleReads\": 100", "conditionalReplace"),
-        ("\"storesNothing\": true", "readBack"), ("\"storesTruncated\": true", "readBack"), ("\"deletesNothing\": true", "removal"),
+        ("\"storesNothing\": true", "readBack"), ("\"storesTruncated\": true", "readBack"),
+        ("\"deletesNothing\": true", "removal"),
         ("\"clockSkewSeconds\": 600", "clock"),
     ])
     func `what is unsound is found by the probe`(_ fields: String, _ name: String) async throws {
-        let bench = try S3Bench(configuration: Self.personality(fields))
-        let probe = try await StoreProbe.run(bench.store())
+        let bench = try await S3Bench(configuration: Self.personality(fields))
+        let probe = try await StoreProbe.run(bench.store(), ambient: .prompt)
         #expect(probe.record[name] == "no", "\(probe.results)")
         let needed = !["conditionalCreate", "conditionalReplace", "clock"].contains(name)
         #expect(probe.isUsable == !needed, "\(probe.results)")
@@ -274,7 +287,7 @@ import Testing
     }
 
     @Test func `a list that turns in circles ends in an error`() async throws {
-        let bench = try S3Bench()
+        let bench = try await S3Bench()
         let store = try bench.store()
         for number in 0..<4 { try await store.put("tmp/\(number)", [1]) }
         try await bench.personality("\"listLoops\": true, \"maxKeysCap\": 2")
@@ -283,14 +296,18 @@ import Testing
         #expect(try await bench.statistics().count < 10)
         // Also in a larger circle than of one page.
         let circle = ScriptedTransport { _, number in
-            HTTPResponse(200, [], "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>\(number % 3)</NextContinuationToken></ListBucketResult>")
+            HTTPResponse(
+                200, [],
+                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>\(number % 3)</NextContinuationToken></ListBucketResult>"
+            )
         }
         #expect(await storeError { _ = try await S3Store.scripted("s3://bucket?endpoint=https://h", circle).list("v1/") } != nil)
         #expect(circle.requests.count < 10)
     }
 
     @Test(arguments: [
-        "", "<html/>", "<Error><Code>x</Code></Error>", "{}", "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        "", "<html/>", "<Error><Code>x</Code></Error>", "{}",
+        "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
         "<ListBucketResult><Contents><Key>p/v1/a</Key></Contents></ListBucketResult>",
         "<ListBucketResult><Contents><Key>p/v1/a</Key><Size>-1</Size></Contents></ListBucketResult>",
         "<ListBucketResult><Contents><Key>p/v1/a</Key><Size>99999999999999999999</Size></Contents></ListBucketResult>",
@@ -300,13 +317,14 @@ import Testing
         "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
     ])
     func `a list that is none is an error, not an empty one`(_ text: String) async throws {
-        let store = try S3Store.scripted("s3://bucket/p?endpoint=https://h", ScriptedTransport { _, _ in HTTPResponse(200, [], text) })
+        let store = try S3Store.scripted(
+            "s3://bucket/p?endpoint=https://h", ScriptedTransport { _, _ in HTTPResponse(200, [], text) })
         let error = await storeError { _ = try await store.list("v1/") }
         #expect(error?.kind == .failed && error?.hint?.contains("probe") == true, "\(error?.whole ?? "no error")")
     }
 
     @Test func `a store without conditions is looked at first`() async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"conditionsNotImplemented\": true"))
+        let bench = try await S3Bench(configuration: Self.personality("\"conditionsNotImplemented\": true"))
         let store = try bench.store()
         try await store.put("v1/x", [1])
         #expect(await storeError { try await store.put("v1/x", [2]) }?.kind == .exists)
@@ -318,7 +336,7 @@ import Testing
 
     @Test(arguments: [1200.0, -1200, 86_400, -86_400])
     func `the store's clock counts, and is asked once`(_ skew: Double) async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"clockSkewSeconds\": \(skew)"))
+        let bench = try await S3Bench(configuration: Self.personality("\"clockSkewSeconds\": \(skew)"))
         let store = try bench.store()
         for number in 0..<3 { try await store.put("tmp/\(number)", [1]) }
         #expect(try await bench.log().map(\.status) == [403, 200, 200, 200])
@@ -338,8 +356,10 @@ import Testing
     }
 
     @Test func `a correction of the clock counts for locks too`() async throws {
-        let bench = try S3Bench(
-            configuration: "{\"buckets\": [{\"name\": \"bucket\", \"region\": \"us-east-1\", \"objectLock\": true}], \"personality\": {\"clockSkewSeconds\": 864000}}")
+        let bench = try await S3Bench(
+            configuration:
+                "{\"buckets\": [{\"name\": \"bucket\", \"region\": \"us-east-1\", \"objectLock\": true}], \"personality\": {\"clockSkewSeconds\": 864000}}"
+        )
         let store = try bench.store("lock=compliance&lock-for=2d")
         _ = try await store.list("v1/")
         try await store.put("v1/a", [1])
@@ -356,7 +376,8 @@ import Testing
     }
 
     @Test(arguments: [400, 403]) func `keys that expire are fetched anew`(_ status: Int) async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"expireTokensAfterRequests\": 4, \"tokenErrorStatus\": \(status)"))
+        let bench = try await S3Bench(
+            configuration: Self.personality("\"expireTokensAfterRequests\": 4, \"tokenErrorStatus\": \(status)"))
         let store = try bench.store(environment: temporary(bench))
         for number in 0..<6 {
             try await store.put("v1/\(number)", [1])
@@ -368,7 +389,7 @@ import Testing
     }
 
     @Test func `keys that are expired when they come end in an error after one more`() async throws {
-        let bench = try S3Bench(configuration: Self.personality("\"expireTokensAfterRequests\": 1"))
+        let bench = try await S3Bench(configuration: Self.personality("\"expireTokensAfterRequests\": 0"))
         let store = try bench.store(environment: temporary(bench))
         let error = await storeError { _ = try await store.list("v1/") }
         #expect(error?.kind == .credentials && error?.detail.contains("expired") == true)
@@ -376,7 +397,7 @@ import Testing
     }
 
     @Test func `a refusal is not repeated`() async throws {
-        let bench = try S3Bench(
+        let bench = try await S3Bench(
             configuration: "{\"keys\": [{\"access\": \"STRICTACCESS\", \"secret\": \"strict-secret-key\", \"policies\": []}]}")
         let store = try bench.store()
         #expect(await storeError { try await store.put("v1/a", [1]) }?.kind == .denied)
@@ -386,9 +407,10 @@ import Testing
     }
 
     @Test func `wrong keys are told apart, and no secret is in the words`() async throws {
-        let bench = try S3Bench(own: false)
+        let bench = try await S3Bench(own: false)
         for (keys, words) in [
-            (["AWS_SECRET_ACCESS_KEY": "wrong-canary"], "secret key is not that"), (["AWS_ACCESS_KEY_ID": "NOBODY"], "does not know the access key"),
+            (["AWS_SECRET_ACCESS_KEY": "wrong-canary"], "secret key is not that"),
+            (["AWS_ACCESS_KEY_ID": "NOBODY"], "does not know the access key"),
             (["AWS_SESSION_TOKEN": "token-canary"], "expired"), (["AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""], "no"),
         ] {
             let store = try bench.store(environment: keys)
@@ -414,7 +436,7 @@ import Testing
     // MARK: - Cancellation and reach
 
     @Test func `a cancelled call ends at once and asks nothing more`() async throws {
-        let bench = try S3Bench(configuration: Self.faults("\"hang\": 1", more: ", \"hangSeconds\": 300"))
+        let bench = try await S3Bench(configuration: Self.faults("\"hang\": 1", more: ", \"hangSeconds\": 300"))
         let store = try bench.store("connections=2")
         let bytes = bytes
         let tasks = (0..<6).map { number in Task { try await store.put("v1/\(number)", bytes) } }
@@ -446,7 +468,9 @@ import Testing
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         let task = Task {
             while !Task.isCancelled { await Task.yield() }
-            for body in [{ _ = try await store.info("v1/a") }, { try await store.put("v1/a", [1]) }, { _ = try await store.list("v1/") }]
+            for body in [
+                { _ = try await store.info("v1/a") }, { try await store.put("v1/a", [1]) }, { _ = try await store.list("v1/") },
+            ]
                 as [() async throws -> Void]
             {
                 await #expect(throws: CancellationError.self) { try await body() }
@@ -458,13 +482,15 @@ import Testing
     }
 
     @Test(arguments: [
-        ("http://127.0.0.1:1", "nobody answers", 3), ("http://no-such-host.invalid", "has no address", 3), ("http://127.0.0.1:99999", "cannot be used", 1),
+        ("http://127.0.0.1:1", "nobody answers", 3), ("http://no-such-host.invalid", "has no address", 3),
+        ("http://127.0.0.1:99999", "cannot be used", 1),
     ])
     func `a server that is not there is given up soon`(_ endpoint: String, _ words: String, _ tries: Int) async throws {
-        let bench = try S3Bench(own: false)
+        let bench = try await S3Bench(own: false)
         let start = monotonicSeconds()
         let error = await storeError { _ = try await bench.store(endpoint: endpoint).list("v1/") }
-        #expect([.unreachable, .usage].contains(error?.kind) && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
+        #expect(
+            [.unreachable, .usage].contains(error?.kind) && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
         #expect(error?.hint != nil)
         #expect(monotonicSeconds() - start < 60)
     }

@@ -26,7 +26,8 @@ import Testing
     @Test(arguments: [
         ("s3://bucket", "bucket", "", "s3://bucket"), ("s3://bucket/", "bucket", "", "s3://bucket"),
         ("s3://bucket/a/b//", "bucket", "a/b", "s3://bucket/a/b"), ("s3://b.c-d/x?region=r", "b.c-d", "x", "s3://b.c-d/x"),
-        ("s3://bucket/ä b@c:d", "bucket", "ä b@c:d", "s3://bucket/ä b@c:d"), ("s3://My_Bucket", "My_Bucket", "", "s3://My_Bucket"),
+        ("s3://bucket/ä b@c:d", "bucket", "ä b@c:d", "s3://bucket/ä b@c:d"),
+        ("s3://My_Bucket", "My_Bucket", "", "s3://My_Bucket"),
     ])
     func `bucket and prefix are read`(_ url: String, _ bucket: String, _ prefix: String, _ location: String) throws {
         let place = try Self.place(url)
@@ -34,15 +35,17 @@ import Testing
     }
 
     @Test(arguments: [
-        "s3://", "s3:///x", "s3://ab", "s3://a..b/x", "s3://bu cket/x", "s3://bücket", "s3://" + String(repeating: "b", count: 64),
+        "s3://", "s3:///x", "s3://ab", "s3://a..b/x", "s3://bu cket/x", "s3://bücket",
+        "s3://" + String(repeating: "b", count: 64),
         "s3://bucket/a//b", "s3://bucket/./a", "s3://bucket/a/../b", "s3://bucket//a", "s3://bucket/a\nb", "s3://bucket/a\u{7f}",
         "s3://bucket/" + String(repeating: "p", count: 513), "http://bucket/x", "s3:/bucket", "",
     ])
     func `what is no bucket or prefix is refused, and printed without control characters`(_ url: String) throws {
         let error = try #require(refusal(url))
         #expect(error.kind == .usage)
-        #expect(error.detail.hasSuffix("is no name of a bucket") || error.detail.hasSuffix("is no prefix for objects")
-            || error.detail.hasSuffix("is no s3:// URL"), "\(error)")
+        #expect(
+            error.detail.hasSuffix("is no name of a bucket") || error.detail.hasSuffix("is no prefix for objects")
+                || error.detail.hasSuffix("is no s3:// URL"), "\(error)")
         #expect(!error.whole.unicodeScalars.contains { $0.value < 0x20 || $0.value == 0x7f })
     }
 
@@ -115,7 +118,8 @@ import Testing
         #expect(place.endpoint == nil && place.region == nil && place.addressing == nil && place.profile == nil)
         #expect(place.encryption == .none && place.checksums == nil && place.lockMode == nil && place.lockFor == 0)
         #expect(place.connections == 8 && place.stallTimeout == 30 && place.patience == 600)
-        #expect(place.uploadLimit == 0 && place.downloadLimit == 0 && place.multipartAbove == 5 << 30 && place.partSize == 64 << 20)
+        #expect(
+            place.uploadLimit == 0 && place.downloadLimit == 0 && place.multipartAbove == 5 << 30 && place.partSize == 64 << 20)
     }
 
     @Test(arguments: [
@@ -137,9 +141,10 @@ import Testing
         ("limit-upload=0", "'0' is no value", "20MiB"), ("limit-download=-5", "'-5' is no value", "20MiB"),
         ("multipart-above=5XiB", "'5XiB' is no value of the option 'multipart-above'", "20MiB"),
         ("part-size=0", "'0' is no value of the option 'part-size'", "20MiB"),
-        ("region=eu west", "is no value of the option 'region'", "one word"), ("region=a%0Ab", "'a\\x0ab' is no value", "one word"),
+        ("region=eu west", "is no value of the option 'region'", "one word"),
+        ("region=a%0Ab", "'a\\x0ab' is no value", "one word"),
         ("class=%C3%A4", "is no value of the option 'class'", "one word"),
-        ("sse=AES128", "'AES128' is no value of the option 'sse'", "aws:kms"), ("sse=aws:kms:", "aws:kms", ""),
+        ("sse=AES128", "'AES128' is no value of the option 'sse'", "aws:kms"), ("sse=aws:kms:", "no value of the option 'sse'", "one word"),
         ("sse=aws:kms:a%20b", "'a b' is no value", "one word"),
         ("endpoint=ftp://h", "the endpoint is no address of a server: 'h'", "https://HOST"),
         ("endpoint=https://", "the endpoint is no address", "https://HOST"),
@@ -187,7 +192,8 @@ import Testing
 
     @Test func `endpoint and region come from the environment where the URL names none`() throws {
         let environment = [
-            "AWS_ENDPOINT_URL_S3": "http://s3:1", "AWS_ENDPOINT_URL": "http://all:2", "AWS_REGION": "r1", "AWS_DEFAULT_REGION": "r2",
+            "AWS_ENDPOINT_URL_S3": "http://s3:1", "AWS_ENDPOINT_URL": "http://all:2", "AWS_REGION": "r1",
+            "AWS_DEFAULT_REGION": "r2",
         ]
         var place = try Self.place("s3://bucket", environment)
         #expect(place.endpoint == "http://s3:1" && place.region == "r1")
@@ -250,14 +256,18 @@ import Testing
         #expect(S3Address.host(ofRedirect: "http://bucket.s3.amazonaws.com/k", from: safe) == nil)
         #expect(S3Address.host(ofRedirect: "http://other:9/k", from: plain) == "other:9")
         #expect(S3Address.host(ofRedirect: "https://other/k", from: plain) == nil)
-        for wrong in ["", "/k", "//h/k", "https://", "https:///k", "https://user@h/k", "https://" + String(repeating: "h", count: 300)] {
+        for wrong in [
+            "", "/k", "//h/k", "https://", "https:///k", "https://user@h/k", "https://" + String(repeating: "h", count: 300),
+        ] {
             #expect(S3Address.host(ofRedirect: wrong, from: safe) == nil, "\(wrong)")
         }
         let other = try address("s3://bucket", host: "other")
         #expect(other.base == "https://other" && other.path("k") == "/k")
     }
 
-    @Test(arguments: [307, 308, 301]) func `a redirect that leaves TLS is an error, and nothing is sent there`(_ status: Int) async throws {
+    @Test(arguments: [307, 308, 301]) func `a redirect that leaves TLS is an error, and nothing is sent there`(_ status: Int)
+        async throws
+    {
         let transport = ScriptedTransport { _, _ in HTTPResponse(status, [("location", "http://evil.example/bucket/k")]) }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         let error = await storeError { _ = try await store.info("v1/config") }
@@ -273,8 +283,11 @@ import Testing
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         #expect(try await store.info("k")?.size == 3)
         #expect(try await store.info("k")?.size == 3)
-        #expect(transport.requests.map { $0.url } == ["https://h/bucket/k", "https://other:1/bucket/k", "https://h/bucket/k", "https://other:1/bucket/k"])
-        let signatures = Set(transport.requests.prefix(2).map { $0.header("authorization") ?? "" })
+        #expect(
+            transport.requests.map { $0.url } == [
+                "https://h/bucket/k", "https://other:1/bucket/k", "https://h/bucket/k", "https://other:1/bucket/k",
+            ])
+        let signatures = Set(transport.requests.prefix(2).map { $0.value(of: "authorization") ?? "" })
         #expect(signatures.count == 2, "signed anew for the other host")
     }
 

@@ -54,7 +54,8 @@ import Testing
     @Test(arguments: examples) func `the published examples come out`(_ example: Example) {
         let text = authorization(example)
         #expect(text.hasSuffix("Signature=\(example.signature)"), "\(text)")
-        #expect(text.hasPrefix("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, SignedHeaders="))
+        #expect(
+            text.hasPrefix("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, SignedHeaders="))
     }
 
     @Test(arguments: examples) func `each part of a request is signed`(_ example: Example) {
@@ -99,7 +100,8 @@ import Testing
 
     @Test func `a query is sorted by its encoded names, then values`() {
         #expect(RequestSigner.query([]) == "")
-        #expect(RequestSigner.query([("uploads", ""), ("prefix", "a b"), ("list-type", "2")]) == "list-type=2&prefix=a%20b&uploads=")
+        #expect(
+            RequestSigner.query([("uploads", ""), ("prefix", "a b"), ("list-type", "2")]) == "list-type=2&prefix=a%20b&uploads=")
         #expect(RequestSigner.query([("b", "2"), ("b", "10"), ("B", "z"), ("a-", "1"), ("a", "1")]) == "B=z&a=1&a-=1&b=10&b=2")
         #expect(RequestSigner.query([("é", "1"), ("z", "1")]) == "%C3%A9=1&z=1")
     }
@@ -128,9 +130,11 @@ import Testing
 
         static func random(_ random: inout Seeded) -> Request {
             let odd = "abcXYZ019-_.~ /+%&=?#$!*'()@:,;<>\"äß日€"
-            let names = ["range", "if-match", "if-none-match", "content-type", "x-amz-meta-a", "x-amz-meta-aa", "x-amz-meta-a-b",
+            let names = [
+                "range", "if-match", "if-none-match", "content-type", "x-amz-meta-a", "x-amz-meta-aa", "x-amz-meta-a-b",
                 "x-amz-storage-class", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id",
-                "x-amz-copy-source", "x-amz-copy-source-range", "content-md5"]
+                "x-amz-copy-source", "x-amz-copy-source-range", "content-md5",
+            ]
             var headers: [String: String] = [:]
             for _ in 0..<random.number(0...5) {
                 headers[names[random.number(0...names.count - 1)]] =
@@ -147,7 +151,9 @@ import Testing
                 access: random.text(1...20, of: "ABCXYZ019"), secret: random.text(1...40, of: "abcXYZ/+=019"),
                 token: random.number(0...1) == 0 ? nil : random.text(1...80, of: "abcXYZ/+=019"),
                 region: ["us-east-1", "eu-central-2", "auto", "x"][random.number(0...3)],
-                time: "\(year)\(["01", "06", "12"][random.number(0...2)])\(["01", "28"][random.number(0...1)])T\(["000000", "235959"][random.number(0...1)])Z")
+                time:
+                    "\(year)\(["01", "06", "12"][random.number(0...2)])\(["01", "28"][random.number(0...1)])T\(["000000", "235959"][random.number(0...1)])Z"
+            )
         }
     }
 

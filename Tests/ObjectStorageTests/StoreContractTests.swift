@@ -22,9 +22,9 @@ import Testing
         let store: any ObjectStore
         let keep: AnyObject
 
-        init(_ kind: Kind, _ options: String = "") throws {
+        init(_ kind: Kind, _ options: String = "") async throws {
             if let server = kind.server {
-                let bench = try S3Bench(server, own: false)
+                let bench = try await S3Bench(server, own: false)
                 (store, keep) = (try bench.store(options), bench.server)
             } else {
                 let directory = try TemporaryDirectory("contract")
@@ -40,12 +40,14 @@ import Testing
 
     @Test(arguments: kinds, [0, 1, 100_000])
     func `an object comes back as it was put, whole and in ranges`(_ kind: Kind, _ size: Int) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let (store, bytes) = (subject.store, content(size))
         try await store.put("v1/packs/ab/x", bytes)
         let whole = try await store.get("v1/packs/ab/x", .all, limit: size)
         #expect(whole.array == bytes && whole.objectSize == size && whole.count == size)
-        for (from, count) in [(0, 1), (0, size), (size / 2, size), (size, 5), (size + 100, 5), (1, 4096), (size - 1, 1), (0, 0), (size, 0)]
+        for (from, count) in [
+            (0, 1), (0, size), (size / 2, size), (size, 5), (size + 100, 5), (1, 4096), (size - 1, 1), (0, 0), (size, 0),
+        ]
         where from >= 0 {
             let part = try await store.get("v1/packs/ab/x", .from(from, count: count), limit: count)
             #expect(part.array == Array(bytes.dropFirst(from).prefix(count)), "\(from), \(count)")
@@ -62,7 +64,7 @@ import Testing
     }
 
     @Test(arguments: kinds) func `20 MiB go there and back`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let bytes = content(20 << 20)
         try await subject.store.put("v1/packs/large", bytes)
         #expect(try await subject.store.get("v1/packs/large", .all, limit: 20 << 20).array == bytes)
@@ -71,7 +73,7 @@ import Testing
     }
 
     @Test(arguments: kinds) func `more than the limit is refused`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         try await store.put("v1/a", content(1000))
         #expect(await storeError { _ = try await store.get("v1/a", .all, limit: 999) }?.kind == .tooLarge)
@@ -85,7 +87,7 @@ import Testing
     }
 
     @Test(arguments: kinds) func `what is not there is not found, and may be deleted`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         for range in [ByteRange.all, .from(0, count: 5), .from(0, count: 0), .last(5), .last(0)] {
             #expect(await storeError { _ = try await store.get("v1/none", range, limit: 10) }?.kind == .notFound, "\(range)")
@@ -98,7 +100,7 @@ import Testing
     }
 
     @Test(arguments: kinds) func `an object can be replaced, and deleted more than once`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         try await store.put("v1/x", [1], ifAbsent: false)
         try await store.put("v1/x", [2, 3], ifAbsent: false)
@@ -110,7 +112,7 @@ import Testing
     }
 
     @Test(arguments: kinds) func `many are deleted at once, those that are not there too`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         let names = (0..<25).map { "v1/many/\($0)" }
         try await concurrently(names) { try await store.put($0, [1]) }
@@ -122,9 +124,11 @@ import Testing
     // MARK: - Lists
 
     @Test(arguments: kinds) func `a list is sorted, complete and below its prefix`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
-        let names = ["v1/packs/ab/2", "v1/packs/ab/1", "v1/packs/00/3", "v1/packsx/4", "v1/index/5", "v2/packs/6", "v1/packs/AB/7"]
+        let names = [
+            "v1/packs/ab/2", "v1/packs/ab/1", "v1/packs/00/3", "v1/packsx/4", "v1/index/5", "v2/packs/6", "v1/packs/AB/7",
+        ]
         for name in names { try await store.put(name, [1, 2]) }
         let listed = try await store.list("v1/packs/")
         #expect(listed.map(\.name) == ["v1/packs/00/3", "v1/packs/AB/7", "v1/packs/ab/1", "v1/packs/ab/2"])
@@ -138,9 +142,12 @@ import Testing
 
     @Test(arguments: kinds)
     func `names of all kinds are kept and listed`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
-        var names = ["a b", "a+b", "a%2Bb", "a&b=c", "a?b", "a#b", "ä日本", "a'\"b", "(a)!*", "a;b,c:d@e$", "~._-", "%", "a..b", "<&>", "[x]"]
+        var names = [
+            "a b", "a+b", "a%2Bb", "a&b=c", "a?b", "a#b", "ä日本", "a'\"b", "(a)!*", "a;b,c:d@e$", "~._-", "%", "a..b", "<&>",
+            "[x]",
+        ]
         if kind == .rclone { names.removeAll { $0 == "%" } }
         for name in names { try await store.put("v1/odd/\(name)", Array(name.utf8)) }
         let listed = try await store.list("v1/odd/").map(\.name)
@@ -155,14 +162,12 @@ import Testing
 
     @Test(arguments: kinds.filter { $0 == .strict || $0 == .moto })
     func `a list goes over pages`(_ kind: Kind) async throws {
-        let subject = try Subject(kind, "connections=32")
+        let subject = try await Subject(kind, "connections=32")
         let store = subject.store
         let names = (0..<1005).map { "v1/page/\($0)" }
         try await concurrently(names) { try await store.put($0.replacing("v1/", with: "tmp/"), [], ifAbsent: false) }
         let listed = try await store.list("tmp/page/").map(\.name)
         #expect(listed == names.map { $0.replacing("v1/", with: "tmp/") }.sorted())
-        try await store.delete(all: listed)
-        #expect(try await store.list("tmp/page/").isEmpty)
     }
 
     private func concurrently(_ names: [String], _ body: @escaping @Sendable (String) async throws -> Void) async throws {
@@ -178,7 +183,7 @@ import Testing
     // MARK: - Conditions
 
     @Test(arguments: conditional) func `a taken name is refused`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         try await store.put("v1/x", [1])
         #expect(await storeError { try await store.put("v1/x", [2]) }?.kind == .exists)
@@ -188,7 +193,7 @@ import Testing
     }
 
     @Test(arguments: conditional) func `of many that put one name at once exactly one succeeds`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         for round in 0..<3 {
             let winners = try await race { number in
@@ -200,7 +205,7 @@ import Testing
     }
 
     @Test(arguments: conditional) func `only who saw the last state replaces it`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         let one = try await store.replace("tmp/lease", [1], expecting: nil)
         #expect(await storeError { try await store.replace("tmp/lease", [9], expecting: nil) }?.kind == .exists)
@@ -218,7 +223,7 @@ import Testing
     }
 
     @Test(arguments: conditional) func `of twenty that swap at once exactly one wins each round`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
+        let subject = try await Subject(kind)
         let store = subject.store
         var version = try await store.replace("tmp/swap", [255], expecting: nil)
         for round in 0..<5 {
@@ -254,7 +259,7 @@ import Testing
 
     @Test(arguments: kinds.filter { $0 != .local })
     func `a bucket that is not there is told apart from an object`(_ kind: Kind) async throws {
-        let bench = try S3Bench(kind.server!, own: false)
+        let bench = try await S3Bench(kind.server!, own: false)
         let store = try bench.store("retry-for=2s", bucket: "no-such-bucket")
         #expect(await storeError { _ = try await store.list("v1/") }?.kind == .noStore)
         #expect(await storeError { try await store.put("v1/a", [1]) }?.kind == .noStore)
@@ -272,15 +277,18 @@ import Testing
     }
 
     @Test(arguments: kinds) func `the probe finds what a store can do`(_ kind: Kind) async throws {
-        let subject = try Subject(kind)
-        let probe = try await StoreProbe.run(subject.store)
+        let subject = try await Subject(kind)
+        let probe = try await StoreProbe.run(subject.store, ambient: .prompt)
         #expect(probe.isUsable)
         try probe.requireUsable()
-        var expected = ["readBack", "clock", "absence", "ranges", "listing", "conditionalCreate", "conditionalReplace", "removal"]
-            .reduce(into: [:]) { $0[$1] = "yes" }
+        var expected = [
+            "readBack", "clock", "absence", "ranges", "listing", "conditionalCreate", "conditionalReplace", "removal",
+        ]
+        .reduce(into: [:]) { $0[$1] = "yes" }
         // It accepts the headers and writes all the same.
         if kind == .rclone { (expected["conditionalCreate"], expected["conditionalReplace"]) = ("no", "no") }
         #expect(probe.record.filter { $0.key != "probed" } == expected, "\(probe.results)")
-        #expect(try await !subject.store.list("tmp/").contains { $0.name.hasPrefix("tmp/probe-") }, "it leaves nothing behind")
+        let left = try await subject.store.list("tmp/").map(\.name)
+        #expect(!left.contains { $0.hasPrefix("tmp/probe-") }, "it leaves nothing behind")
     }
 }

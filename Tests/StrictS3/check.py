@@ -6,8 +6,15 @@ usage: check.py BINARY
 import base64, concurrent.futures, datetime, hashlib, hmac, http.client, json, os, socket, subprocess, sys
 import tempfile, time, traceback, urllib.parse
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
-import boto3
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+from qdrant_fixture import environment  # noqa: E402
+
+environment.enter(environment.SERVERS)  # boto3 comes from there
+
+import boto3  # noqa: E402
 from botocore.config import Config
 from botocore.exceptions import ClientError
 

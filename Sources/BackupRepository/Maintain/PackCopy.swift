@@ -22,6 +22,8 @@ struct PackCopy {
             throw BackupError(.damaged, "pack \(name) is damaged", hint: PackReader.hint, cause: error)
         } catch let error as StoreError where error.kind == .notFound {
             throw BackupError(.damaged, "pack \(name) is missing", hint: PackReader.hint)
+        } catch let error as StoreError where error.kind == .tooLarge {
+            throw BackupError(.damaged, "pack \(name) is damaged", hint: PackReader.hint, cause: error)
         }
     }
 

@@ -78,14 +78,31 @@ public final class Replication {
 
     /// The target as a repository; nil for a dry run onto an empty place.
     private func openTarget() async throws -> Repository? {
+        var damaged: String?
         for name in Configuration.names {
             guard let bytes = try await existing(name) else { continue }
-            guard let found = try? UnverifiedConfiguration(parsing: bytes), found.id == source.id else {
+            guard let found = try? UnverifiedConfiguration(parsing: bytes) else {
+                // Its other copy tells whose place it is.
+                damaged = name
+                continue
+            }
+            guard found.id == source.id else {
                 throw BackupError(
                     .repositoryExists, "there is another repository at \(place.location)",
                     hint: "A copy has the keys of its source: give an empty place, or one that holds this repository.")
             }
-            if found.isGenuine(source.keys) { return repository(found.configuration) }
+            guard found.isGenuine(source.keys) else {
+                damaged = name
+                continue
+            }
+            let target = repository(found.configuration)
+            // A copy that was stopped may not have come to the second one.
+            if !dryRun { try await target.completeConfiguration() }
+            return target
+        }
+        if let damaged {
+            throw BackupError(
+                .damaged, "\(place.location)/\(damaged) is damaged", hint: "Run 'bgbackup repair' there, or copy to an empty place.")
         }
         report.created = true
         guard !dryRun else { return nil }

@@ -12,10 +12,14 @@ public struct WriterIdentity: Sendable {
     public let id: String
     /// For people.
     public let node: String
+    /// A file of this node's, locked while one of its processes takes things
+    /// away; nil where there is no such place.
+    public let lockPath: String?
 
-    public init(id: String, node: String) {
+    public init(id: String, node: String, lockPath: String? = nil) {
         self.id = id
         self.node = node
+        self.lockPath = lockPath
     }
 }
 
@@ -41,11 +45,20 @@ extension Repository {
                 hint: "Set BGBACKUP_STATE_DIR to a directory that lasts.")
         }
         let name = Self.claimPrefix + identity.id
-        let isNew = try await store.info(name) == nil
-        if isNew { try await put(Claim(node: identity.node, since: formatTime(ambient.now())), name) }
-        let others = try await store.list(Self.claimPrefix).filter { $0.name != name }
-        guard let other = others.first else { return }
-        if isNew { try await store.delete(name) }
+        guard try await store.info(name) == nil else { return try await refuseOthers(than: name) }
+        do {
+            try await put(Claim(node: identity.node, since: formatTime(ambient.now())), name)
+            try await refuseOthers(than: name)
+        } catch {
+            // A claim that is left would shut the other node out as well.
+            let store = store
+            await Task { try? await store.delete(name) }.value
+            throw error
+        }
+    }
+
+    private func refuseOthers(than name: String) async throws {
+        guard let other = try await store.list(Self.claimPrefix).first(where: { $0.name != name }) else { return }
         throw BackupError(
             .busy, "another node writes to \(store.location): \(await holder(of: other.name))",
             hint: "This store has no conditional writes, so one node writes to one prefix. Use another prefix, or 'bgbackup repo claim --take-over' once the other node is gone.")

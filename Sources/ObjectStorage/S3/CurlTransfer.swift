@@ -18,6 +18,7 @@ final class CurlTransfer: @unchecked Sendable {
     private var body: AlignedBuffer?
     private var problem: TransportError?
     private var isError = false
+    private var tries = 0
 
     /// Bytes of an error document at the most, however few were asked for of the object.
     private static let errorLimit = 64 << 10
@@ -56,17 +57,19 @@ final class CurlTransfer: @unchecked Sendable {
             bgb_curl_set_long(handle, CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectTimeout * 1000)),
             bgb_curl_set_long(handle, CURLOPT_LOW_SPEED_LIMIT, 1),
             bgb_curl_set_long(handle, CURLOPT_LOW_SPEED_TIME, max(1, Int(request.stallTimeout.rounded(.up)))),
-            bgb_curl_set_long(handle, CURLOPT_BUFFERSIZE, 1 << 20),
-            bgb_curl_set_long(handle, CURLOPT_UPLOAD_BUFFERSIZE, 1 << 20),
+            bgb_curl_set_long(handle, CURLOPT_BUFFERSIZE, 256 << 10),
+            bgb_curl_set_long(handle, CURLOPT_UPLOAD_BUFFERSIZE, 512 << 10),
             bgb_curl_set_pointer(handle, CURLOPT_ERRORBUFFER, message),
             bgb_curl_set_pointer(handle, CURLOPT_WRITEDATA, own),
             bgb_curl_set_pointer(handle, CURLOPT_HEADERDATA, own),
             bgb_curl_set_pointer(handle, CURLOPT_READDATA, own),
             bgb_curl_set_pointer(handle, CURLOPT_SEEKDATA, own),
+            bgb_curl_set_pointer(handle, CURLOPT_PREREQDATA, own),
             bgb_curl_set_data(handle, CURLOPT_WRITEFUNCTION) { CurlTransfer.of($3).receive($0, $1 * $2) },
             bgb_curl_set_data(handle, CURLOPT_HEADERFUNCTION) { CurlTransfer.of($3).receiveHeader($0, $1 * $2) },
             bgb_curl_set_data(handle, CURLOPT_READFUNCTION) { CurlTransfer.of($3).provide($0, $1 * $2) },
             bgb_curl_set_seek(handle) { CurlTransfer.of($0).seek($1, $2) },
+            bgb_curl_set_before(handle) { own, _, _, _, _ in CurlTransfer.of(own).begin() },
         ]
         if let certificates { codes.append(bgb_curl_set_string(handle, CURLOPT_CAINFO, certificates)) }
         if request.bypassesProxy { codes.append(bgb_curl_set_string(handle, CURLOPT_NOPROXY, "*")) }
@@ -110,6 +113,16 @@ final class CurlTransfer: @unchecked Sendable {
         Unmanaged<CurlTransfer>.fromOpaque(pointer!).takeUnretainedValue()
     }
 
+    /// Called before the request goes out, and again when libcurl repeats it because a
+    /// kept connection died. A write may have had its effect by then: whoever made
+    /// it has to look first, so it is not repeated unseen.
+    private func begin() -> Int32 {
+        tries += 1
+        guard tries > 1, request.method != "GET", request.method != "HEAD" else { return Int32(CURL_PREREQFUNC_OK) }
+        problem = TransportError(kind: .broken, detail: "the connection was closed before the answer came")
+        return Int32(CURL_PREREQFUNC_ABORT)
+    }
+
     private func provide(_ target: UnsafeMutablePointer<CChar>?, _ room: Int) -> Int {
         let count = min(room, request.body.count - sent)
         guard let target, count > 0 else { return 0 }
@@ -122,7 +135,7 @@ final class CurlTransfer: @unchecked Sendable {
         return count
     }
 
-    /// libcurl sends again from the start when a kept connection turned out to be dead.
+    /// libcurl begins again from the start where it repeats.
     private func seek(_ offset: curl_off_t, _ origin: Int32) -> Int32 {
         guard origin == SEEK_SET, (0...Int64(request.body.count)).contains(Int64(offset)) else { return 1 }
         sent = Int(offset)

@@ -80,7 +80,9 @@ final class LyingStore: ObjectStore {
         switch range {
         case .all: part = bytes
         case .from(let offset, let count):
-            if lie == .refusesBeyondEnd, offset + count > bytes.count { throw StoreError(.failed, "read", name, "the range is beyond its end") }
+            if lie == .refusesBeyondEnd, offset + count > bytes.count {
+                throw StoreError(.failed, "read", name, "the range is beyond its end")
+            }
             let start = lie == .offByOne && offset > 0 ? offset - 1 : offset
             part = Array(bytes.dropFirst(start).prefix(count))
         case .last(let count):

@@ -11,10 +11,17 @@ struct S3Bench: Sendable {
     private let transport: CurlTransport
 
     /// - Parameter own: a server that nobody else uses, for tests that configure it or count its requests
-    init(_ kind: S3Server.Kind = .strict, own: Bool = true, configuration: String? = nil) throws {
-        server = own ? try S3Server(kind, configuration: configuration) : try S3Server.shared(kind)
+    init(_ kind: S3Server.Kind = .strict, own: Bool = true, configuration: String? = nil) async throws {
+        server = try await Self.blocking { own ? try S3Server(kind, configuration: configuration) : try S3Server.shared(kind) }
         transport = CurlTransport()
         prefix = "t-\(UUID().uuidString.lowercased().prefix(8))"
+    }
+
+    /// Starting a server waits for it: not on one of the few threads that all tests share.
+    private static func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread { continuation.resume(with: Result { try body() }) }.start()
+        }
     }
 
     /// Another prefix of the same server.
@@ -36,7 +43,8 @@ struct S3Bench: Sendable {
         bucket: String? = nil
     ) throws -> S3Store {
         let environment = server.environment.merging(environment) { $1 }
-        let url = "s3://\(bucket ?? S3Server.bucket)/\(prefix)?endpoint=\(endpoint ?? server.endpoint)"
+        let url =
+            "s3://\(bucket ?? S3Server.bucket)/\(prefix)?endpoint=\(endpoint ?? server.endpoint)"
             + (options.isEmpty ? "" : "&\(options)")
         return try S3Store(
             place: S3Place(url: url, environment: { environment[$0] }), environment: { environment[$0] }, ambient: ambient)

@@ -48,8 +48,19 @@ extension S3Store {
 }
 
 extension Ambient {
-    /// The system's, but for the pauses between repetitions, which are as short as they can be.
+    /// The system's time; pauses between repetitions as short as they can be; and chance that costs
+    /// little, which nobody has to be unable to guess here.
     static var prompt: Ambient {
-        Ambient(now: Ambient.system.now, random: { $0 == 4 ? [0, 0, 0, 0] : Ambient.system.random($0) })
+        Ambient(
+            now: Ambient.system.now,
+            random: { count in
+                if count == 4 { return [0, 0, 0, 0] }
+                var random = Seeded(UInt64.random(in: 0...UInt64.max))
+                return random.bytes(count)
+            })
     }
+}
+
+extension HTTPRequest {
+    func value(of header: String) -> String? { headers.first { $0.name == header }?.value }
 }

@@ -25,7 +25,8 @@ struct Delivery: Sendable {
         let isChunked = personality.chunkedAnswers && !isControl && hasBody && cutAt == nil
         let closes =
             cutAt != nil || answer.errorCode == "EntityTooLarge" || (personality.closeAfterAnswer && !isControl)
-        if closes { answer.headers.append(("Connection", "close")) }
+        // A host that dies in the middle of a body has not said so before.
+        if closes, cutAt == nil { answer.headers.append(("Connection", "close")) }
         if !isChunked, answer.status != 204, answer.status != 304 {
             answer.headers.append(("Content-Length", String(answer.announcedLength ?? answer.body.readableBytes)))
         }
