@@ -19,7 +19,7 @@ let package = Package(
     name: "bgbackup",
     products: [
         .executable(name: "bgbackup", targets: ["bgbackup"]),
-        .library(name: "BackupRepository", targets: ["BackupRepository"]),
+        .library(name: "BackupRepository", targets: ["BackupRepository", "ObjectStorage", "BackupBase"]),
         .library(name: "BackupEngine", targets: ["BackupEngine"]),
     ],
     dependencies: [

@@ -10,7 +10,7 @@ let settings: [SwiftSetting] = [
 let package = Package(
     name: "Fuzz",
     dependencies: [.package(name: "bgbackup", path: "..")],
-    targets: ["FuzzObjects", "FuzzManifest"].map {
+    targets: ["FuzzObjects", "FuzzManifest", "FuzzStore"].map {
         .executableTarget(
             name: $0, dependencies: [.product(name: "BackupRepository", package: "bgbackup")], swiftSettings: settings)
     }
