@@ -232,7 +232,7 @@ import Testing
         try await test.store.put(object, AlignedBuffer(copying: bytes), ifAbsent: false)
         let fresh = Repository(
             store: test.store, keys: test.keys, configuration: repository.configuration, executor: TestRepository.executor,
-            ambient: .system)
+            ambient: .system, identity: nil)
         let report = try await Check(fresh, readShare: 1) { _, _ in }.run()
         #expect(report.findings.contains { $0.object == object && $0.severity == .damage })
         #expect(report.findings.contains { $0.snapshot == "\(name.id)" && $0.path == "a" })

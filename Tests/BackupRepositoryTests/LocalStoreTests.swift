@@ -121,7 +121,7 @@ import Testing
     }
 
     @Test func `the probe finds that names are not replaced`() async throws {
-        #expect(try await StoreProbe.run(store)["conditionalCreate"] == "yes")
+        #expect(try await StoreProbe.run(store).record["conditionalCreate"] == "yes")
         #expect(try await store.list("tmp/").isEmpty)
     }
 }

@@ -98,4 +98,12 @@ final class RateLimiter: Sendable {
             return start - now
         }
     }
+
+    /// Accounts for bytes that have come already: whoever is next waits for them.
+    func charge(_ bytes: Int) { _ = delay(bytes) }
+
+    /// Seconds until what was charged is paid.
+    func debt(now: Double = monotonicSeconds()) -> Double {
+        rate > 0 ? free.withLock { max(0, $0 - now) } : 0
+    }
 }

@@ -52,7 +52,8 @@ final class S3Client: Sendable {
     ///   an answer ends the call, nil repeats it
     /// - Throws: `S3Failure`, `TransportError`, `CredentialError`, `CancellationError`
     func perform(_ call: S3Call, settle: (() async throws -> HTTPResponse?)? = nil) async throws -> HTTPResponse {
-        let start = monotonicSeconds()
+        // From the first failure on: a long upload is no reason to give up.
+        var troubleSince: Double?
         var attempt = 0
         var corrected: Set<Correction> = []
         // Where a temporary redirect sent this very call.
@@ -68,12 +69,12 @@ final class S3Client: Sendable {
                     if correction == .host { host = redirect(failure) }
                     continue
                 }
-                guard failure.isTransient, isPatient(start) else { throw failure }
+                guard failure.isTransient, isPatient(&troubleSince) else { throw failure }
                 if failure.isUnknown, let answer = try await settle?() { return answer }
             } catch let error as TransportError {
                 let hopeless = error.kind == .unusable || error.kind == .tooLarge || error.kind == .tls && !hasContact
                 let refused = !error.reachedServer && !hasContact && attempt >= 2
-                guard !hopeless, !refused, isPatient(start) else { throw error }
+                guard !hopeless, !refused, isPatient(&troubleSince) else { throw error }
                 if error.reachedServer, let answer = try await settle?() { return answer }
             }
             try await pause(attempt)
@@ -83,9 +84,11 @@ final class S3Client: Sendable {
 
     private var hasContact: Bool { route.withLock { $0.hasContact } }
 
-    private func isPatient(_ start: Double) -> Bool {
-        let patience = hasContact ? place.patience : min(place.patience, Self.firstPatience)
-        return monotonicSeconds() - start < patience
+    private func isPatient(_ since: inout Double?) -> Bool {
+        let now = monotonicSeconds()
+        let start = since ?? now
+        since = start
+        return now - start < (hasContact ? place.patience : min(place.patience, Self.firstPatience))
     }
 
     /// Full jitter ("Exponential Backoff And Jitter", AWS architecture blog), and
@@ -101,7 +104,7 @@ final class S3Client: Sendable {
 
     private func send(_ call: S3Call, _ host: String?) async throws -> HTTPResponse {
         let keys = try await credentials.credentials()
-        let wait = max(uploads.delay(call.body.count), downloads.delay(call.expected))
+        let wait = max(uploads.delay(call.body.count), downloads.debt())
         if wait > 0 { try await Task.sleep(for: .seconds(wait)) }
         let request = request(call, keys, route.withLock { $0 }, host)
         await flow.enter()
@@ -113,11 +116,15 @@ final class S3Client: Sendable {
             flow.leave(overloaded: false)
             throw error
         }
+        downloads.charge(response.body.count)
         var failure = failure(in: response, to: call)
         flow.leave(overloaded: failure?.isOverload ?? false)
         failure?.keys = keys
+        // Whoever is refused or finds a store in trouble may have the wrong address.
+        if response.status < 500, ![301, 307, 308, 400, 401, 403, 429].contains(response.status) {
+            self.route.withLock { $0.hasContact = true }
+        }
         if let failure { throw failure }
-        self.route.withLock { $0.hasContact = true }
         return response
     }
 

@@ -59,15 +59,13 @@ public final class S3Store: ObjectStore {
         var call = call("GET", name, "read")
         call.limit = limit
         switch range {
-        case .all: call.expected = limit
+        case .all: break
         case .from(let offset, let count):
             guard count > 0 else { return try await nothing(of: name) }
             call.headers.append(("range", "bytes=\(offset)-\(offset + count - 1)"))
-            call.expected = count
         case .last(let count):
             guard count > 0 else { return try await nothing(of: name) }
             call.headers.append(("range", "bytes=-\(count)"))
-            call.expected = count
         }
         call.headers += extras.reading
         do {
@@ -114,6 +112,21 @@ public final class S3Store: ObjectStore {
                 error.hint = "An object lock cannot be lifted: wait for its end."
             }
             throw error
+        }
+    }
+
+    /// A thousand names a request, where the bucket keeps no versions: of those
+    /// each has to be named.
+    public func delete(all names: [String]) async throws {
+        if versions.withLock({ $0 }) == nil, let first = names.first { _ = try await head(first) }
+        guard versions.withLock({ $0 }) == false, names.count > 1 else {
+            for name in names { try await delete(name) }
+            return
+        }
+        for start in stride(from: 0, to: names.count, by: 1000) {
+            for name in try await S3BatchDelete(self).leftOver(Array(names[start..<min(start + 1000, names.count)])) {
+                try await delete(name)
+            }
         }
     }
 
@@ -165,7 +178,8 @@ public final class S3Store: ObjectStore {
     func perform(_ call: S3Call, settle: (() async throws -> HTTPResponse?)? = nil) async throws -> HTTPResponse {
         do {
             let response = try await client.perform(call, settle: settle)
-            if response.header("x-amz-version-id").map({ $0 != "null" }) ?? false { versions.withLock { $0 = true } }
+            // "null" is a version too: of an object older than the bucket's versioning.
+            if response.header("x-amz-version-id") != nil { versions.withLock { $0 = true } }
             return response
         } catch let error as CancellationError {
             throw error
@@ -191,7 +205,7 @@ public final class S3Store: ObjectStore {
             guard let size = response.header("content-length").flatMap({ Int($0) }) else {
                 throw StoreError(.failed, "look up", full(name), "the store tells no size")
             }
-            let version = response.header("x-amz-version-id").flatMap { $0 == "null" ? nil : $0 }
+            let version = response.header("x-amz-version-id")
             versions.withLock { $0 = version != nil }
             let modified = response.header("last-modified").flatMap { parseHTTPDate($0) } ?? 0
             let locked = response.header("x-amz-object-lock-retain-until-date").flatMap { parseListDate($0) }

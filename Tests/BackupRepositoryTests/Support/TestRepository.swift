@@ -23,7 +23,8 @@ struct TestRepository {
             repository: "\(ring.repository)", created: "2026-01-01T00:00:00Z",
             publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: [:])
         repository = Repository(
-            store: store, keys: ring, configuration: configuration, executor: Self.executor, ambient: .system)
+            store: store, keys: ring, configuration: configuration, executor: Self.executor, ambient: .system,
+            identity: nil)
     }
 }
 
@@ -94,6 +95,26 @@ extension Entry {
     static let plain = Metadata(mode: 0o755, owner: 0, group: 0, modified: 0, attributes: [])
 
     static func file(_ name: String, _ content: Content) -> Entry { Entry(path: Array(name.utf8), kind: .file(plain, content)) }
+}
+
+/// The error that `body` throws, or nil.
+func failure(_ body: () async throws -> Void) async -> (any Error)? {
+    do {
+        try await body()
+        return nil
+    } catch {
+        return error
+    }
+}
+
+/// Calls `body` until it holds; for what another task does. False after a minute.
+func eventually(_ body: () async throws -> Bool) async rethrows -> Bool {
+    let end = monotonicSeconds() + 60
+    while monotonicSeconds() < end {
+        if try await body() { return true }
+        try? await Task.sleep(for: .milliseconds(2))
+    }
+    return false
 }
 
 /// The code of the error that `body` throws, or nil.
