@@ -132,10 +132,11 @@ extension Repository {
     private static func configurations(_ store: any ObjectStore) async throws -> [UnverifiedConfiguration] {
         var found: [UnverifiedConfiguration] = []
         var damage: String?
-        for name in Configuration.names {
+        async let first = Result.of { try await store.get(Configuration.names[0], .all, limit: Configuration.sizeLimit).array }
+        async let second = Result.of { try await store.get(Configuration.names[1], .all, limit: Configuration.sizeLimit).array }
+        for (name, result) in zip(Configuration.names, [await first, await second]) {
             do {
-                let bytes = try await store.get(name, .all, limit: Configuration.sizeLimit).array
-                let parsed = try UnverifiedConfiguration(parsing: bytes)
+                let parsed = try UnverifiedConfiguration(parsing: try result.get())
                 guard parsed.configuration.format == 1, parsed.configuration.suite == 1 else {
                     throw BackupError(
                         .unsupportedFormat, "the repository at \(store.location) has format \(parsed.configuration.format)",
@@ -214,18 +215,27 @@ extension Repository {
         _ store: any ObjectStore, problem: (String) -> Void = { _ in }
     ) async throws -> [(id: [UInt8], slot: KeySlot)] {
         var found: [(id: [UInt8], slot: KeySlot)] = []
-        for info in try await store.list(slotPrefix) {
-            let parts = info.name.dropFirst(slotPrefix.count).split(separator: ".")
-            guard parts.count == 2, let id = bytesFromHex(parts[0]), id.count == 8 else { continue }
+        let names = try await store.list(slotPrefix).map(\.name)
+        // At once: with several copies on an object store each is a round trip.
+        let contents = try await withThrowingTaskGroup(of: (String, Result<[UInt8], any Error>).self) { group in
+            for name in names {
+                group.addTask { (name, await Result.of { try await store.get(name, .all, limit: KeySlot.sizeLimit).array }) }
+            }
+            return try await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+        for name in names {
+            let parts = name.dropFirst(slotPrefix.count).split(separator: ".")
+            guard parts.count == 2, let id = bytesFromHex(parts[0]), id.count == 8, let content = contents[name] else { continue }
             do {
-                let bytes = try await store.get(info.name, .all, limit: KeySlot.sizeLimit).array
-                let slot = try JSONDecoder().decode(KeySlot.self, from: Data(bytes))
+                let slot = try JSONDecoder().decode(KeySlot.self, from: Data(try content.get()))
                 // Copies that differ are both tried: one of them was altered.
                 if !found.contains(where: { $0.id == id && $0.slot == slot }) { found.append((id, slot)) }
             } catch let error as StoreError where error.kind != .tooLarge {
                 throw error
+            } catch is CancellationError {
+                throw CancellationError()
             } catch {
-                problem("key slot \(info.name) is damaged")
+                problem("key slot \(name) is damaged")
             }
         }
         return found
@@ -245,5 +255,12 @@ extension Repository {
             }
         }
         return (nil, problems)
+    }
+}
+
+extension Result where Failure == any Error {
+    /// What `body` returned or threw.
+    static func of(_ body: () async throws -> Success) async -> Self {
+        do { return .success(try await body()) } catch { return .failure(error) }
     }
 }

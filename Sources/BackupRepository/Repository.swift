@@ -44,14 +44,17 @@ public final class Repository: Sendable {
         cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
         try await requireClaim()
-        await sweepTemporary()
-        try await completeConfiguration()
+        // Beside the work: each of these is a round trip or two.
+        async let sweeping: Void = sweepTemporary()
+        async let completing: Void = completeConfiguration()
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
+        try await completing
         let writer = RepositoryWriter(repository: self, index: index, width: width)
         do {
             let result = try await body(writer)
             try await writer.finish()
+            await sweeping
             return result
         } catch {
             await writer.abandon()

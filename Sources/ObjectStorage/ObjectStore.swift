@@ -21,6 +21,12 @@ public protocol ObjectStore: Sendable {
     /// Stores `content` (its first `count` bytes) under `name`. With
     /// `ifAbsent`, throws `.exists` when the name is taken; without, replaces.
     func put(_ name: String, _ content: AlignedBuffer, ifAbsent: Bool) async throws
+    /// As `put` with `ifAbsent`, but on the store's word alone: `confirm` has to
+    /// follow before anything refers to the object. For packs, whose next one
+    /// need not wait for the look at the last.
+    func putUnconfirmed(_ name: String, _ content: AlignedBuffer) async throws
+    /// Looks whether an object that was put is there, whole.
+    func confirm(_ name: String, size: Int) async throws
     /// Bytes of an object. Throws `.notFound`, and `.tooLarge` where more than
     /// `limit` bytes would come back. A range beyond the end comes back short.
     func get(_ name: String, _ range: ByteRange, limit: Int) async throws -> ObjectBytes
@@ -53,6 +59,12 @@ extension ObjectStore {
     public var readSize: Int { 4 << 20 }
     public var parallelGets: Int { 8 }
     public var lockDuration: Int64? { nil }
+
+    public func putUnconfirmed(_ name: String, _ content: AlignedBuffer) async throws {
+        try await put(name, content, ifAbsent: true)
+    }
+
+    public func confirm(_ name: String, size: Int) async throws {}
 
     public func delete(all names: [String]) async throws {
         for name in names { try await delete(name) }

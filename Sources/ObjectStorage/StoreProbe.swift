@@ -86,7 +86,9 @@ public struct StoreProbe: Sendable {
             let back = try await look(name)
             if back != bytes { wrong.append("\(size) bytes come back as \(back.map { "\($0.count) others" } ?? "nothing")") }
             let info = try await store.info(name)
-            if info?.size != size { wrong.append("the size of \(size) bytes is told as \(info.map { "\($0.size)" } ?? "nothing")") }
+            if info?.size != size {
+                wrong.append("the size of \(size) bytes is told as \(info.map { "\($0.size)" } ?? "nothing")")
+            }
             if let info { clockOffset = info.modified - ambient.now() }
         }
         note("readBack", wrong.isEmpty, wrong.isEmpty ? "what is written comes back" : wrong.joined(separator: "; "))
@@ -97,7 +99,9 @@ public struct StoreProbe: Sendable {
             needed: false)
         let missing = try await look("\(folder)/missing")
         let info = try await store.info("\(folder)/missing")
-        note("absence", missing == nil && info == nil, "what was never written \(missing == nil && info == nil ? "is not there" : "is there")")
+        note(
+            "absence", missing == nil && info == nil,
+            "what was never written \(missing == nil && info == nil ? "is not there" : "is there")")
     }
 
     private mutating func tryRanges() async throws {
@@ -131,7 +135,9 @@ public struct StoreProbe: Sendable {
         let current = !listed.contains { $0.name == names[2] } && listed.count == 4
         note(
             "listing", complete && current,
-            complete && current ? "lists are complete at once" : complete ? "a removed object stays listed" : "new objects are missing from the list")
+            complete && current
+                ? "lists are complete at once"
+                : complete ? "a removed object stays listed" : "new objects are missing from the list")
     }
 
     private mutating func tryConditionalCreate() async throws {
@@ -141,10 +147,27 @@ public struct StoreProbe: Sendable {
         let refused = try await refuses(name, ambient.random(512))
         let kept = try await look(name) == first
         let raced = try await race()
-        let holds = refused && kept && raced
+        let known = try await knowsConditions()
+        let holds = refused && kept && raced && known
         let detail =
-            holds ? "one of several writers wins" : !kept ? "an object was overwritten" : !refused ? "overwriting is not refused" : "several writers at once succeed"
+            holds
+            ? "one of several writers wins"
+            : !known
+                ? "it knows no conditions"
+                : !kept
+                    ? "an object was overwritten" : !refused ? "overwriting is not refused" : "several writers at once succeed"
         note("conditionalCreate", holds, detail, needed: false)
+    }
+
+    /// Whether conditions are the store's: `put` looks for itself where the store
+    /// has none, and against a writer of the same moment that is chance.
+    private func knowsConditions() async throws -> Bool {
+        do {
+            try await store.replace("\(folder)/condition", ambient.random(64), expecting: nil)
+            return true
+        } catch let error as StoreError {
+            return error.kind != .unsupported
+        }
     }
 
     private func refuses(_ name: String, _ bytes: [UInt8]) async throws -> Bool {
@@ -183,7 +206,9 @@ public struct StoreProbe: Sendable {
             let stale = try await isRefused(name, third, one)
             let kept = try await store.fetch(name, limit: 1024)
             holds = again && fresh && stale && kept?.bytes == second && kept?.version == two
-            if !holds { detail = !fresh ? "an old state is read after a new one was written" : "a stale replacement is not refused" }
+            if !holds {
+                detail = !fresh ? "an old state is read after a new one was written" : "a stale replacement is not refused"
+            }
         } catch let error as StoreError where [.exists, .unsupported, .failed, .notFound].contains(error.kind) {
             detail = "a rightful replacement fails: \(error.detail.isEmpty ? error.kind.rawValue : error.detail)"
         }

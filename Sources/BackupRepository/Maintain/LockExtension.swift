@@ -21,7 +21,9 @@ public struct LockExtension: Sendable {
     public init(_ repository: Repository) { self.repository = repository }
 
     /// Extends the lock of each needed object to now + the store's duration.
-    /// Throws `.usage` where the URL names no lock.
+    /// Throws `.usage` where the URL names no lock, and `.damaged` for what is
+    /// missing or cannot be read: once all else is extended, because locks that
+    /// run out meanwhile would add to the damage.
     public func run(dryRun: Bool, progress: (_ done: Int, _ total: Int) -> Void) async throws -> Report {
         let store = repository.store
         guard let duration = store.lockDuration else {
@@ -29,41 +31,54 @@ public struct LockExtension: Sendable {
                 .usage, "the repository's URL names no lock",
                 hint: "Give s3://BUCKET/PREFIX?lock=compliance&lock-for=30d, with a bucket that has Object Lock.")
         }
-        let names = try await needed()
+        var (names, problems) = try await needed()
         let until = repository.ambient.now() + duration
         var rest = names[...]
         var report = Report(needed: names.count)
-        var work = OrderedMap<String, (Int64, Bool)>(
+        var work = OrderedMap<String, (end: Int64, extended: Bool)?>(
             width: 8, on: repository.executor, from: { rest.popFirst() },
             transform: { name in
-                guard let info = try await store.info(name) else {
-                    throw BackupError(.damaged, "\(name) is missing", hint: "Run 'bgbackup check'.")
-                }
+                guard let info = try await store.info(name) else { return nil }
                 let now = info.lockedUntil ?? 0
                 guard now < until - Self.slack else { return (now, false) }
                 if !dryRun { try await store.extendLock(name, until: until) }
                 return (dryRun ? now : until, true)
             })
         var done = 0
-        while let (end, extended) = try await work.next() {
+        while let result = try await work.next() {
+            if let result {
+                report.extended += result.extended ? 1 : 0
+                report.horizon = min(report.horizon, result.end)
+            } else {
+                problems.append("\(names[done]) is missing")
+            }
             done += 1
-            report.extended += extended ? 1 : 0
-            report.horizon = min(report.horizon, end)
             progress(done, names.count)
+        }
+        guard problems.isEmpty else {
+            throw BackupError(
+                .damaged, problems.prefix(10).joined(separator: "; "),
+                hint: "All else is locked\(dryRun ? "" : " anew"). Run 'bgbackup check'.")
         }
         return report
     }
 
     /// Configuration, keys, indexes, snapshots, and the packs they need.
-    private func needed() async throws -> [String] {
+    private func needed() async throws -> (names: [String], problems: [String]) {
         var names = Set(Configuration.names)
+        var problems: [String] = []
         for prefix in ["v1/keys/", IndexObject.prefix] {
             for info in try await repository.store.list(prefix) { names.insert(info.name) }
         }
         for name in try await repository.snapshotNames() {
             names.insert(name.object)
-            for pack in try await repository.packs(of: repository.snapshot(name)) { names.insert(FinishedPack.name(pack)) }
+            do {
+                let packs = try await repository.packs(of: repository.snapshot(name))
+                for pack in packs { names.insert(FinishedPack.name(pack)) }
+            } catch let error as BackupError where error.code == .damaged {
+                problems.append("\(error)")
+            }
         }
-        return names.sorted()
+        return (names.sorted(), problems)
     }
 }

@@ -54,6 +54,8 @@ public final class RepositoryWriter {
     private var coding: OrderedTasks<CodedFrame>
     private var pack: PackBuilder?
     private var puts: OrderedTasks<FinishedPack>
+    /// Looks at packs that the store says it has: before an index lists them.
+    private var confirming: OrderedTasks<Void>
     private var cohort: Cohort?
     private var starts: [(ticket: Int, pack: ObjectID)] = []
     private var nextTicket = 0
@@ -83,6 +85,7 @@ public final class RepositoryWriter {
         packBuffers = BufferPool(size: PackBuilder.bufferSize, keep: 1 + repository.store.parallelPuts)
         coding = OrderedTasks(width: Self.codingWidth, on: executor)
         puts = OrderedTasks(width: repository.store.parallelPuts, on: executor)
+        confirming = OrderedTasks(width: 4, on: executor)
     }
 
     /// Finds or stores each block of the region; takes the buffer over.
@@ -133,6 +136,7 @@ public final class RepositoryWriter {
     func abandon() async {
         await coding.abandon()
         await puts.abandon()
+        await confirming.abandon()
     }
 
     // MARK: - Frames
@@ -206,7 +210,7 @@ public final class RepositoryWriter {
         if puts.isFull { try await completePut() }
         let store = repository.store
         puts.add {
-            try await store.put(FinishedPack.name(finished.id), finished.buffer, ifAbsent: true)
+            try await store.putUnconfirmed(FinishedPack.name(finished.id), finished.buffer)
             return finished
         }
     }
@@ -217,6 +221,9 @@ public final class RepositoryWriter {
         bytesStored += Int64(done.size)
         unindexed.append(IndexObject.Pack(id: done.id, size: done.size, trailer: done.trailer))
         unindexedBlocks += done.trailer.ids.count
+        if confirming.isFull { _ = try await confirming.next() }
+        let (store, name, size) = (repository.store, FinishedPack.name(done.id), done.size)
+        confirming.add { try await store.confirm(name, size: size) }
         packBuffers.give(done.buffer)
         if unindexed.count >= Self.indexEvery.packs || unindexedBlocks >= Self.indexEvery.blocks {
             try await writeIndex()
@@ -226,6 +233,7 @@ public final class RepositoryWriter {
 
     private func writeIndex() async throws {
         guard !unindexed.isEmpty else { return }
+        while try await confirming.next() != nil {}
         var object = IndexObject()
         object.packs = unindexed
         let id = ObjectID.random(repository.ambient)

@@ -58,14 +58,18 @@ public struct AccessPolicy: Sendable {
         let partition = region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
         return "arn:\(partition):s3:::\(place.bucket)"
     }
-    private var root: String { place.prefix.isEmpty ? bucket : "\(bucket)/\(place.prefix)" }
+    /// The prefix as a pattern that matches only itself.
+    private var prefix: String {
+        place.prefix.map { "$*?".contains($0) ? "${\($0)}" : String($0) }.joined()
+    }
+    private var root: String { place.prefix.isEmpty ? bucket : "\(bucket)/\(prefix)" }
     private var lasting: [String] { ["\(root)/v1/*"] }
     private var scratch: [String] { ["\(root)/tmp/*"] }
 
     // MARK: - Statements
 
     private var reading: [Statement] {
-        let prefix = place.prefix.isEmpty ? "" : "\(place.prefix)/"
+        let prefix = place.prefix.isEmpty ? "" : "\(prefix)/"
         var statements = [
             // "IfExists": a HEAD carries no prefix, and without this right says
             // "forbidden" instead of "not there".

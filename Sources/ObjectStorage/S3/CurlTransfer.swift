@@ -203,7 +203,8 @@ final class CurlTransfer: @unchecked Sendable {
             case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY: .resolve
             case CURLE_COULDNT_CONNECT: .connect
             case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE,
-                CURLE_SSL_CIPHER, CURLE_SSL_CERTPROBLEM: .tls
+                CURLE_SSL_CIPHER, CURLE_SSL_CERTPROBLEM:
+                .tls
             case CURLE_OPERATION_TIMEDOUT: sent == 0 && headers.isEmpty && isConnecting(text) ? .connect : .stalled
             case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: .unusable
             default: .broken

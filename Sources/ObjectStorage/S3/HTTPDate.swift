@@ -12,7 +12,9 @@ func parseHTTPDate(_ text: String) -> Int64? {
 func parseListDate(_ text: String) -> Int64? {
     guard text.utf8.count < 40, text.hasSuffix("Z") else { return nil }
     let halves = text.dropLast().split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
-    let numbers = halves[0].split(omittingEmptySubsequences: false, whereSeparator: { "-T:".contains($0) }).map { Int32($0) ?? -1 }
+    let numbers = halves[0].split(omittingEmptySubsequences: false, whereSeparator: { "-T:".contains($0) }).map {
+        Int32($0) ?? -1
+    }
     guard numbers.count == 6, numbers.allSatisfy({ $0 >= 0 }), (1970...9999).contains(numbers[0]),
         (1...12).contains(numbers[1]), (1...31).contains(numbers[2]), numbers[3] < 24, numbers[4] < 60, numbers[5] <= 60
     else { return nil }

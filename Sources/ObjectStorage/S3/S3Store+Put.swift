@@ -4,6 +4,15 @@ import Crypto
 /// Writing objects, so that no answer has to be believed.
 extension S3Store {
     public func put(_ name: String, _ content: AlignedBuffer, ifAbsent: Bool) async throws {
+        try await send(name, content, ifAbsent: ifAbsent)
+        if name.hasPrefix("v1/") { try await confirm(name, size: content.count) }
+    }
+
+    public func putUnconfirmed(_ name: String, _ content: AlignedBuffer) async throws {
+        try await send(name, content, ifAbsent: true)
+    }
+
+    private func send(_ name: String, _ content: AlignedBuffer, ifAbsent: Bool) async throws {
         let digest = Array(SHA256.hash(data: dataView(content, 0..<content.count)))
         if content.count > place.multipartAbove {
             try await S3Multipart(self).put(name, content, digest: digest, ifAbsent: ifAbsent)
@@ -15,7 +24,7 @@ extension S3Store {
             if extras.checksums { call.headers.append(("x-amz-checksum-sha256", base64(digest))) }
             try await write(call, name, content.count, digest, ifAbsent: ifAbsent)
         }
-        if name.hasPrefix("v1/") { try await confirm(name, content.count, digest) }
+        if name.hasPrefix("v1/") { unconfirmed.withLock { $0[name] = digest } }
     }
 
     /// Performs the call that makes an object, on condition that there is none.
@@ -59,10 +68,11 @@ extension S3Store {
 
     /// Looks whether what the store says it stored is there: whole, and with
     /// this digest where the store tells it.
-    private func confirm(_ name: String, _ size: Int, _ digest: [UInt8]) async throws {
+    public func confirm(_ name: String, size: Int) async throws {
+        let digest = unconfirmed.withLock { $0.removeValue(forKey: name) }
         for attempt in 0..<4 {
             if let found = try await head(name) {
-                guard found.info.size == size, found.digest.map({ $0 == digest.hex }) ?? true else {
+                guard found.info.size == size, digest == nil || found.digest.map({ $0 == digest!.hex }) ?? true else {
                     throw lie(name, "the store says it stored \(size) bytes, and has \(found.info.size) others")
                 }
                 return
