@@ -155,7 +155,7 @@ import Testing
         let slow = Slow(store)
         let late = repository.seen(on: slow)
         slow.hold()
-        let run = Task { try await late.reader.prefetch(packs, on: TestRepository.executor) }
+        let run = Task { [packs] in try await late.reader.prefetch(packs, on: TestRepository.executor) }
         #expect(await eventually { slow.held == 3 })
         run.cancel()
         slow.letGo()

@@ -127,8 +127,8 @@ import Testing
         #expect(claims == ["a"])
         let other = repository.seen(identity: identity("beta"))
         let before = store.names
-        #expect(await code { try await other.withWriter(cache: nil, width: 1) { _ in Issue.record("it runs") } } == .busy)
-        #expect(await code { try await other.withLease("x") { _ in Issue.record("it runs") } } == .busy)
+        #expect(await code { try await other.withWriter(cache: nil, width: 1) { _ in _ = Issue.record("it runs") } } == .busy)
+        #expect(await code { try await other.withLease("x") { _ in _ = Issue.record("it runs") } } == .busy)
         #expect(store.names == before)
 
         // A place where another node writes takes no copy; one of its own does.
@@ -186,7 +186,7 @@ import Testing
     @Test func `a lock that cannot be had is no lease`() async throws {
         let directory = try TemporaryDirectory("lock")
         let repository = node("alpha", lock: directory("missing/writer.lock"))
-        #expect(await code { try await repository.withLease("x") { _ in Issue.record("it runs") } } == .busy)
+        #expect(await code { try await repository.withLease("x") { _ in _ = Issue.record("it runs") } } == .busy)
         // Where the store has conditions, its lease is enough.
         let shared = node("alpha", probe: [:], on: MemoryStore(), lock: directory("missing/writer.lock"))
         try await shared.withLease("x") { _ in }

@@ -48,7 +48,7 @@ struct CommandTests {
         #expect(error["schema"] as? Int == 1)
         #expect(error["code"] as? String == "no-repository")
         #expect(error["exit_status"] as? Int == 10)
-        #expect((error["message"] as? String)?.contains(workspace.repository) == true)
+        #expect((error["message"] as? String)?.contains(workspace.location) == true)
         #expect(result.errors.hasPrefix("bgbackup: "))
         #expect(try workspace.expect(10, ["snapshots"]).output == "")
     }
@@ -57,12 +57,12 @@ struct CommandTests {
         let made = try workspace.expect(0, ["init", "--json", "--repository", "file://\(workspace.path("made"))"])
         #expect((made.summary["repository"] as? String)?.count == 32)
         #expect(made.summary["location"] as? String == workspace.path("made"))
-        let before = try Volume(workspace.path("made")).shell("find . -type f | sort | xargs sha256sum")
+        let before = try Volume(workspace.path("made")).shell("find v1 -type f | sort | xargs sha256sum")
         for place in [workspace.path("made"), "file://\(workspace.path("made"))"] {
             let again = try workspace.expect(1, ["init", "--json", "--repository", place])
             #expect(again.summary["code"] as? String == "repository-exists")
         }
-        #expect(try Volume(workspace.path("made")).shell("find . -type f | sort | xargs sha256sum") == before)
+        #expect(try Volume(workspace.path("made")).shell("find v1 -type f | sort | xargs sha256sum") == before)
         try workspace.expect(0, ["snapshots", "-r", workspace.path("made")])
         let orphan = try workspace.expect(1, ["init", "--repository", workspace.path("no/parent")])
         #expect(orphan.errors.contains("parent"))

@@ -14,6 +14,7 @@ struct GoldenTests {
         try Data("golden\n".utf8).write(to: URL(filePath: workspace.passwordFile))
         let unpacked = try Program.tool("tar", ["-xf", Golden.folder + "repository.tar", "-C", workspace.directory.path])
         guard unpacked.status == 0 else { throw BackupError(.failed, unpacked.errors) }
+        if workspace.server != nil { try workspace.store.upload(from: workspace.repository) }
         try Program.tool("chmod", ["600", workspace.path("writer-key")])
     }
 

@@ -61,14 +61,14 @@ struct ReaderTests {
 
 /// `docs/bgbackup_reader.py`.
 enum Reader {
-    /// The first Python here that has the module.
-    static let python = ["/usr/bin/python3", "python3"].first {
-        (try? Program.run("/usr/bin/env", [$0, "-c", "import cryptography"]).status) == 0
-    }
+    static let python = Program.pythonWithCryptography
 
+    /// It reads directories: of an S3 repository it gets a copy.
     /// - Parameter more: nothing to list the snapshots, one to list its paths, and a target to extract it
     static func run(_ workspace: Workspace, _ more: String...) throws -> Program.Result {
-        let repository = [workspace.repository, workspace.environment["BGBACKUP_PASSWORD_FILE"]!]
+        let copy = try workspace.server.map { _ in try TemporaryDirectory("objects") }
+        if let copy { try workspace.store.download(to: copy.path) }
+        let repository = [copy?.path ?? workspace.repository, workspace.environment["BGBACKUP_PASSWORD_FILE"]!]
         return try Program.run("/usr/bin/env", [python!, Program.root + "docs/bgbackup_reader.py"] + repository + more)
     }
 

@@ -38,6 +38,7 @@ struct SecretTests {
         #expect(secret.count == 64)
         #expect(!printed.contains(canary))
         #expect(!printed.contains(secret))
+        if workspace.server != nil { try workspace.store.download(to: workspace.path("objects")) }
         // Nor the first bytes of either, as a hex dump would show them.
         #expect(!printed.contains(secret.prefix(16)))
         for word in [canary, String(secret)] {

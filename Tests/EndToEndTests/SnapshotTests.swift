@@ -38,7 +38,8 @@ struct SnapshotTests {
         let id = try self.id(in: workspace)
         let twin = String(id.dropLast()) + (id.hasSuffix("0") ? "1" : "0")
         // The name alone is looked at; what is in it does not matter.
-        try Volume(workspace.repository + "/v1/snapshots").shell("cp *-\(id) \"$(echo *-\(id) | sed s/\(id)/\(twin)/)\"")
+        let name = try #require(try workspace.store.names("v1/snapshots/").first)
+        try workspace.store.copy(name, as: name.replacing(id, with: twin))
         let result = try workspace.expect(1, ["show", String(id.prefix(10)), "--json"])
         #expect(result.summary["code"] as? String == "no-snapshot")
         #expect(result.errors.contains("2 snapshots"))

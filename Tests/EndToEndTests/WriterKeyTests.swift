@@ -51,7 +51,7 @@ struct WriterKeyTests {
         #expect(try workspace.dump(first.id, "collections/c/config.json") == Array("{\"params\": 1}\n".utf8))
     }
 
-    @Test func `Without local state only what is new is stored, found by the index it may read`() throws {
+    @Test(.severalWriters) func `Without local state only what is new is stored, found by the index it may read`() throws {
         let first = try backup(["--writer-key", key])
         let other = try Summary(
             fields: workspace.node("another").expect(

@@ -169,6 +169,17 @@ private final class ManualClock: Sendable {
         #expect(limiter.delay(1000, now: 100) == 1)
     }
 
+    @Test func `what came is paid for by whoever is next`() {
+        let limiter = RateLimiter(rate: 1000)
+        #expect(limiter.debt(now: 0) == 0)
+        _ = limiter.delay(500, now: 0)
+        #expect(limiter.debt(now: 0) == 0.5 && limiter.debt(now: 0.2) == 0.3 && limiter.debt(now: 9) == 0)
+        #expect(RateLimiter(rate: 0).debt(now: 0) == 0)
+        let charged = RateLimiter(rate: 1)
+        charged.charge(1000)
+        #expect(charged.debt() > 900)
+    }
+
     @Test func `no rate and no bytes mean no waiting`() {
         let free = RateLimiter(rate: 0)
         #expect((0..<100).allSatisfy { _ in free.delay(1 << 40, now: 0) == 0 })

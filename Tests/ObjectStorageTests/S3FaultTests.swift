@@ -6,17 +6,9 @@ import Testing
 
 @testable import ObjectStorage
 
-/// What becomes of a call when the store is overloaded, drops connections, lies or is slow.
+/// What becomes of a call when the store is overloaded, slow, or drops connections.
 @Suite(.serialized, .enabled(if: S3Bench.hasStrict, "the strict server is not built")) struct S3FaultTests {
-    private let bytes: [UInt8] = {
-        var random = Seeded(99)
-        return random.bytes(70_000)
-    }()
-    private static func faults(_ rates: String, _ operations: String? = nil, seed: Int = 1, more: String = "") -> String {
-        let only = operations.map { ", \"faultOperations\": [\"\($0)\"]" } ?? ""
-        return "{\"rates\": {\(rates)}, \"seed\": \(seed)\(only)\(more)}"
-    }
-    private static func personality(_ fields: String) -> String { "{\"personality\": {\(fields)}}" }
+    private let bytes = S3Bench.bytes
 
     // MARK: - Trouble that passes
 
@@ -48,7 +40,7 @@ import Testing
 
     @Test(arguments: ["error500", "error503", "conflict409", "shortBody"])
     func `what fails now and then succeeds in the end`(_ fault: String) async throws {
-        let bench = try await S3Bench(configuration: Self.faults("\"\(fault)\": 0.4", seed: 3))
+        let bench = try await S3Bench(configuration: S3Bench.faults("\"\(fault)\": 0.4", seed: 3))
         let store = try bench.store()
         for number in 0..<8 {
             try await store.put("v1/\(number)", bytes)
@@ -70,7 +62,7 @@ import Testing
         let store = try bench.store("retry-for=1s")
         // A store that was never reached is given up after 20 s only: it may be starting.
         #expect(try await store.info("v1/a") == nil)
-        try await bench.configure(Self.faults("\"\(fault)\": 1"))
+        try await bench.configure(S3Bench.faults("\"\(fault)\": 1"))
         for error in [
             await storeError { try await store.put("v1/a", bytes) }, await storeError { _ = try await store.bytes("v1/a") },
         ] {
@@ -82,14 +74,14 @@ import Testing
 
     @Test func `a proxy's error page is an error of the store`() async throws {
         let bench = try await S3Bench(
-            configuration: Self.faults("\"error503\": 0.5", seed: 2, more: ", \"personality\": {\"htmlErrors\": true}"))
+            configuration: S3Bench.faults("\"error503\": 0.5", seed: 2, more: ", \"personality\": {\"htmlErrors\": true}"))
         let store = try bench.store()
         for number in 0..<10 { try await store.put("tmp/\(number)", [1]) }
         #expect(try await bench.statistics().faults["error503"] ?? 0 > 0)
     }
 
     @Test func `a server that hangs is left after the time allowed`() async throws {
-        let bench = try await S3Bench(configuration: Self.faults("\"hang\": 0.4", seed: 4, more: ", \"hangSeconds\": 300"))
+        let bench = try await S3Bench(configuration: S3Bench.faults("\"hang\": 0.4", seed: 4, more: ", \"hangSeconds\": 300"))
         let store = try bench.store("timeout=1")
         let (start, bytes) = (monotonicSeconds(), bytes)
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -109,7 +101,7 @@ import Testing
         let bench = try await S3Bench()
         let store = try bench.store("timeout=1")
         try await store.put("v1/a", bytes)
-        try await bench.configure(Self.faults("\"stallBody\": 0.5", "GetObject", seed: 15, more: ", \"hangSeconds\": 20"))
+        try await bench.configure(S3Bench.faults("\"stallBody\": 0.5", "GetObject", seed: 15, more: ", \"hangSeconds\": 20"))
         #expect(try await store.bytes("v1/a") == bytes)
         #expect(try await bench.statistics().faults["stallBody"] ?? 0 > 0)
     }
@@ -117,7 +109,7 @@ import Testing
     @Test func `a mixture of all faults damages nothing`() async throws {
         let rates =
             "\"error503\": 0.05, \"error500\": 0.02, \"resetBefore\": 0.02, \"resetAfter\": 0.02, \"shortBody\": 0.02, \"conflict409\": 0.02, \"slowDownIn200\": 0.01"
-        let bench = try await S3Bench(configuration: Self.faults(rates, seed: 7, more: ", \"minimumPartSize\": 1024"))
+        let bench = try await S3Bench(configuration: S3Bench.faults(rates, seed: 7, more: ", \"minimumPartSize\": 1024"))
         let store = try bench.store("multipart-above=64KiB&part-size=16KiB")
         let bytes = bytes
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -154,9 +146,20 @@ import Testing
         #expect(kept.versions.count == 1 && kept.sha256 == Array(SHA256.hash(data: bytes)).hex)
     }
 
+    @Test func `a 500 after the write is settled by looking too`() async throws {
+        let transport = ScriptedTransport { request, _ in
+            if request.method == "PUT" { return .error(500, "InternalError") }
+            return HTTPResponse(200, [("content-length", "1"), (S3Headers.digest, RequestSigner.hash([7]))])
+        }
+        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
+        try await store.put("tmp/x", [7])
+        #expect(transport.requests.map(\.method) == ["PUT", "HEAD"])
+        #expect(await storeError { try await store.put("tmp/x", [8]) }?.kind == .exists)
+    }
+
     @Test(arguments: [false, true])
     func `another writer's object is not taken for ours`(_ forgets: Bool) async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"forgetsMetadata\": \(forgets)"))
+        let bench = try await S3Bench(configuration: S3Bench.personality("\"forgetsMetadata\": \(forgets)"))
         let store = try bench.store()
         // Of the same size: only its bytes tell.
         try await store.put("v1/x", bytes.reversed())
@@ -185,30 +188,16 @@ import Testing
         #expect(try await store.fetch("tmp/l", limit: 9)?.bytes == [2])
     }
 
-    /// Everything a repository does to a store, in small.
-    private func sequence(_ store: S3Store) async throws {
-        try await store.put("v1/a", bytes)
-        try await store.put("tmp/b", [1])
-        #expect(try await store.list("v1/").map(\.name) == ["v1/a"])
-        #expect(try await store.bytes("v1/a", .last(1000)) == bytes.suffix(1000))
-        let version = try await store.replace("tmp/l", [1], expecting: nil)
-        try await store.replace("tmp/l", [2], expecting: version)
-        #expect(try await store.fetch("tmp/l", limit: 9)?.bytes == [2])
-        try await store.delete("tmp/b")
-        try await store.delete("v1/a")
-        #expect(try await store.list("v1/").isEmpty)
-    }
-
     @Test(arguments: ["before", "after"])
     func `a connection may be lost at each request`(_ when: String) async throws {
         let bench = try await S3Bench()
-        try await sequence(bench.store())
+        try await S3Bench.sequence(bench.store())
         let count = try await bench.statistics().count
         #expect(count > 10)
         for number in 1...count {
             _ = try await bench.control("POST", "reset?objects=1")
             try await bench.configure("{\"drop\": {\"request\": \(number), \"when\": \"\(when)\"}}")
-            let error = await storeError { try await sequence(bench.store()) }
+            let error = await storeError { try await S3Bench.sequence(bench.store()) }
             #expect(error == nil, "request \(number): \(error?.whole ?? "")")
             #expect(try await bench.keys().keys.map(\.key) == [bench.key("tmp/l")], "request \(number)")
         }
@@ -218,12 +207,12 @@ import Testing
     func `a run that ends at any request is made good by the next one`(_ when: String) async throws {
         let bench = try await S3Bench()
         let hasty = "retry-for=0.000001s"
-        try await sequence(bench.store(hasty))
+        try await S3Bench.sequence(bench.store(hasty))
         let count = try await bench.statistics().count
         for number in 1...count {
             _ = try await bench.control("POST", "reset?objects=1")
             try await bench.configure("{\"drop\": {\"request\": \(number), \"when\": \"\(when)\"}}")
-            let error = await storeError { try await sequence(bench.store(hasty)) }
+            let error = await storeError { try await S3Bench.sequence(bench.store(hasty)) }
             #expect(
                 error.map { !$0.detail.isEmpty && $0.kind != .credentials } ?? true, "request \(number): \(error?.whole ?? "")")
             // The next run: what is there is its own or nobody's, and all can be finished.
@@ -233,265 +222,7 @@ import Testing
                 try await store.delete(info.name)
             }
             for name in ["tmp/b", "tmp/l"] { try await store.delete(name) }
-            try await sequence(store)
+            try await S3Bench.sequence(store)
         }
-    }
-
-    // MARK: - Stores that lie
-
-    @Test(arguments: [("storesNothing", "has none"), ("storesTruncated", "others")])
-    func `a store that does not store what it says is found out`(_ lie: String, _ words: String) async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"\(lie)\": true"))
-        let error = await storeError { try await bench.store().put("v1/x", bytes) }
-        #expect(error?.kind == .failed && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
-        #expect(error?.hint?.contains("repo probe") == true)
-    }
-
-    @Test func `a store that is late to show what it has is waited for`() async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"lateReads\": 0.3"))
-        try await bench.store().put("v1/x", bytes)
-    }
-
-    @Test(arguments: [
-        "\"ignoreRanges\": true", "\"checksumOnRange\": true", "\"chunkedAnswers\": true", "\"prettyXML\": true",
-        "\"headerCase\": true",
-        "\"closeAfterAnswer\": true", "\"etagUnquoted\": true", "\"opaqueETag\": true", "\"deleteMissing404\": true",
-        "\"listDuplicates\": true, \"maxKeysCap\": 2", "\"listUnsorted\": true, \"maxKeysCap\": 3", "\"maxKeysCap\": 1",
-        "\"forgetsMetadata\": true",
-    ])
-    func `what is unusual but sound is made good`(_ fields: String) async throws {
-        let bench = try await S3Bench(configuration: Self.personality(fields))
-        let store = try bench.store("checksums=on")
-        let probe = try await StoreProbe.run(store, ambient: .prompt)
-        #expect(probe.results.allSatisfy { $0.holds }, "\(probe.results.filter { !$0.holds })")
-        try await sequence(store)
-    }
-
-    @Test(arguments: [
-        ("\"corruptBody\": true", "readBack"), ("\"wrongRange\": true", "ranges"),
-        ("\"truncateListing\": true, \"maxKeysCap\": 3", "listing"),
-        ("\"listDelaySeconds\": 100", "listing"), ("\"ignoreConditions\": true", "conditionalCreate"),
-        ("\"claimConditions\": true", "conditionalCreate"), ("\"ignoreIfMatch\": true", "conditionalReplace"),
-        ("\"conditionsNotImplemented\": true", "conditionalCreate"), ("\"staleReads\": 100", "conditionalReplace"),
-        ("\"storesNothing\": true", "readBack"), ("\"storesTruncated\": true", "readBack"),
-        ("\"deletesNothing\": true", "removal"),
-        ("\"clockSkewSeconds\": 600", "clock"),
-    ])
-    func `what is unsound is found by the probe`(_ fields: String, _ name: String) async throws {
-        let bench = try await S3Bench(configuration: Self.personality(fields))
-        let probe = try await StoreProbe.run(bench.store(), ambient: .prompt)
-        #expect(probe.record[name] == "no", "\(probe.results)")
-        let needed = !["conditionalCreate", "conditionalReplace", "clock"].contains(name)
-        #expect(probe.isUsable == !needed, "\(probe.results)")
-        #expect((await storeError { try probe.requireUsable() } != nil) == needed)
-    }
-
-    @Test func `a list that turns in circles ends in an error`() async throws {
-        let bench = try await S3Bench()
-        let store = try bench.store()
-        for number in 0..<4 { try await store.put("tmp/\(number)", [1]) }
-        try await bench.personality("\"listLoops\": true, \"maxKeysCap\": 2")
-        let error = await storeError { _ = try await store.list("tmp/") }
-        #expect(error?.detail.contains("where the list goes on") == true)
-        #expect(try await bench.statistics().count < 10)
-        // Also in a larger circle than of one page.
-        let circle = ScriptedTransport { _, number in
-            HTTPResponse(
-                200, [],
-                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>\(number % 3)</NextContinuationToken></ListBucketResult>"
-            )
-        }
-        #expect(await storeError { _ = try await S3Store.scripted("s3://bucket?endpoint=https://h", circle).list("v1/") } != nil)
-        #expect(circle.requests.count < 10)
-    }
-
-    @Test(arguments: [
-        "", "<html/>", "<Error><Code>x</Code></Error>", "{}",
-        "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>p/v1/a</Key></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>p/v1/a</Key><Size>-1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>p/v1/a</Key><Size>99999999999999999999</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>p/v2/a</Key><Size>1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Key>q/v1/a</Key><Size>1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>p/v1/%zz</Key><Size>1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
-    ])
-    func `a list that is none is an error, not an empty one`(_ text: String) async throws {
-        let store = try S3Store.scripted(
-            "s3://bucket/p?endpoint=https://h", ScriptedTransport { _, _ in HTTPResponse(200, [], text) })
-        let error = await storeError { _ = try await store.list("v1/") }
-        #expect(error?.kind == .failed && error?.hint?.contains("probe") == true, "\(error?.whole ?? "no error")")
-    }
-
-    @Test func `a store without conditions is looked at first`() async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"conditionsNotImplemented\": true"))
-        let store = try bench.store()
-        try await store.put("v1/x", [1])
-        #expect(await storeError { try await store.put("v1/x", [2]) }?.kind == .exists)
-        #expect(try await store.bytes("v1/x") == [1])
-        #expect(await storeError { try await store.replace("tmp/l", [1], expecting: nil) }?.kind == .unsupported)
-    }
-
-    // MARK: - Clock and keys
-
-    @Test(arguments: [1200.0, -1200, 86_400, -86_400])
-    func `the store's clock counts, and is asked once`(_ skew: Double) async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"clockSkewSeconds\": \(skew)"))
-        let store = try bench.store()
-        for number in 0..<3 { try await store.put("tmp/\(number)", [1]) }
-        #expect(try await bench.log().map(\.status) == [403, 200, 200, 200])
-        #expect(abs(Double(store.client.skew) / 1e9 - skew) < 60)
-        // HEAD has no body that says why.
-        #expect(try await bench.store().info("tmp/1")?.size == 1)
-    }
-
-    @Test func `a clock that is wrong again and again is told`() async throws {
-        let transport = ScriptedTransport { _, number in
-            .error(403, "RequestTimeTooSkewed", "no", [("date", "Sun, 06 Nov 20\(20 + number) 08:49:37 GMT")])
-        }
-        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
-        let error = await storeError { _ = try await store.list("v1/") }
-        #expect(error?.detail.contains("off that of the store") == true && error?.hint?.contains("timedatectl") == true)
-        #expect(transport.requests.count == 2)
-    }
-
-    @Test func `a correction of the clock counts for locks too`() async throws {
-        let bench = try await S3Bench(
-            configuration:
-                "{\"buckets\": [{\"name\": \"bucket\", \"region\": \"us-east-1\", \"objectLock\": true}], \"personality\": {\"clockSkewSeconds\": 864000}}"
-        )
-        let store = try bench.store("lock=compliance&lock-for=2d")
-        _ = try await store.list("v1/")
-        try await store.put("v1/a", [1])
-        let until = try #require(try await bench.object("v1/a").lock.flatMap { parseListDate($0.until) })
-        #expect(abs(until - Ambient.system.now() - 12 * 86_400_000_000_000) < 120_000_000_000)
-        #expect(await storeError { try await store.delete("v1/a") }?.kind == .locked)
-    }
-
-    private func temporary(_ bench: S3Bench) -> [String: String] {
-        [
-            "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": "\(bench.server.endpoint)/_control/credentials",
-        ]
-    }
-
-    @Test(arguments: [400, 403]) func `keys that expire are fetched anew`(_ status: Int) async throws {
-        let bench = try await S3Bench(
-            configuration: Self.personality("\"expireTokensAfterRequests\": 4, \"tokenErrorStatus\": \(status)"))
-        let store = try bench.store(environment: temporary(bench))
-        for number in 0..<6 {
-            try await store.put("v1/\(number)", [1])
-            #expect(try await store.bytes("v1/\(number)") == [1])
-        }
-        let log = try await bench.log()
-        #expect(log.filter { $0.error == "ExpiredToken" }.count >= 4)
-        #expect(log.allSatisfy { ($0.status ?? 0) < 300 || $0.error == "ExpiredToken" })
-    }
-
-    @Test func `keys that are expired when they come end in an error after one more`() async throws {
-        let bench = try await S3Bench(configuration: Self.personality("\"expireTokensAfterRequests\": 0"))
-        let store = try bench.store(environment: temporary(bench))
-        let error = await storeError { _ = try await store.list("v1/") }
-        #expect(error?.kind == .credentials && error?.detail.contains("expired") == true)
-        #expect(try await bench.log().count == 2)
-    }
-
-    @Test func `a refusal is not repeated`() async throws {
-        let bench = try await S3Bench(
-            configuration: "{\"keys\": [{\"access\": \"STRICTACCESS\", \"secret\": \"strict-secret-key\", \"policies\": []}]}")
-        let store = try bench.store()
-        #expect(await storeError { try await store.put("v1/a", [1]) }?.kind == .denied)
-        #expect(await storeError { _ = try await store.list("v1/") }?.kind == .denied)
-        #expect(await storeError { _ = try await store.info("v1/a") }?.kind == .denied)
-        #expect(try await bench.log().count == 3)
-    }
-
-    @Test func `wrong keys are told apart, and no secret is in the words`() async throws {
-        let bench = try await S3Bench(own: false)
-        for (keys, words) in [
-            (["AWS_SECRET_ACCESS_KEY": "wrong-canary"], "secret key is not that"),
-            (["AWS_ACCESS_KEY_ID": "NOBODY"], "does not know the access key"),
-            (["AWS_SESSION_TOKEN": "token-canary"], "expired"), (["AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""], "no"),
-        ] {
-            let store = try bench.store(environment: keys)
-            let error = await storeError { _ = try await store.list("v1/") }
-            #expect(error?.kind == .credentials && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
-            #expect(error?.whole.contains("canary") == false && error?.whole.contains("strict-secret-key") == false)
-        }
-    }
-
-    @Test func `a refusal that comes and goes is asked about once with temporary keys`() async throws {
-        let transport = ScriptedTransport { request, number in
-            number % 2 == 0 ? HTTPResponse(403) : HTTPResponse(200, [("content-length", "1")])
-        }
-        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport, keys: ["AWS_SESSION_TOKEN": "t"])
-        for _ in 0..<3 { #expect(try await store.info("v1/a")?.size == 1) }
-        #expect(transport.requests.count == 6)
-        let always = ScriptedTransport { _, _ in HTTPResponse(403) }
-        let refused = try S3Store.scripted("s3://bucket?endpoint=https://h", always, keys: ["AWS_SESSION_TOKEN": "t"])
-        #expect(await storeError { _ = try await refused.info("v1/a") }?.kind == .denied)
-        #expect(always.requests.count == 2)
-    }
-
-    // MARK: - Cancellation and reach
-
-    @Test func `a cancelled call ends at once and asks nothing more`() async throws {
-        let bench = try await S3Bench(configuration: Self.faults("\"hang\": 1", more: ", \"hangSeconds\": 300"))
-        let store = try bench.store("connections=2")
-        let bytes = bytes
-        let tasks = (0..<6).map { number in Task { try await store.put("v1/\(number)", bytes) } }
-        #expect(try await eventually { try await bench.statistics().count >= 2 })
-        let start = monotonicSeconds()
-        for task in tasks { task.cancel() }
-        for task in tasks { await #expect(throws: CancellationError.self) { try await task.value } }
-        #expect(monotonicSeconds() - start < 60)
-        try await Task.sleep(for: .milliseconds(300))
-        #expect(try await bench.statistics().count == 2, "those that waited for a place have asked nothing")
-        #expect(try await bench.keys().keys.count <= 2)
-    }
-
-    @Test func `a cancelled call does not wait between repetitions`() async throws {
-        let transport = ScriptedTransport { _, _ in HTTPResponse(500) }
-        let slow = Ambient(now: Ambient.system.now, random: { [UInt8](repeating: 255, count: $0) })
-        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport, ambient: slow)
-        let task = Task { try await store.put("v1/a", [1]) }
-        #expect(await eventually { transport.requests.count >= 3 })
-        task.cancel()
-        await #expect(throws: CancellationError.self) { try await task.value }
-        let count = transport.requests.count
-        try await Task.sleep(for: .milliseconds(100))
-        #expect(transport.requests.count == count)
-    }
-
-    @Test func `a task that is cancelled already asks nothing`() async throws {
-        let transport = ScriptedTransport { _, _ in HTTPResponse(200, [("content-length", "1")]) }
-        let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
-        let task = Task {
-            while !Task.isCancelled { await Task.yield() }
-            for body in [
-                { _ = try await store.info("v1/a") }, { try await store.put("v1/a", [1]) }, { _ = try await store.list("v1/") },
-            ]
-                as [() async throws -> Void]
-            {
-                await #expect(throws: CancellationError.self) { try await body() }
-            }
-        }
-        task.cancel()
-        await task.value
-        #expect(transport.requests.isEmpty)
-    }
-
-    @Test(arguments: [
-        ("http://127.0.0.1:1", "nobody answers", 3), ("http://no-such-host.invalid", "has no address", 3),
-        ("http://127.0.0.1:99999", "cannot be used", 1),
-    ])
-    func `a server that is not there is given up soon`(_ endpoint: String, _ words: String, _ tries: Int) async throws {
-        let bench = try await S3Bench(own: false)
-        let start = monotonicSeconds()
-        let error = await storeError { _ = try await bench.store(endpoint: endpoint).list("v1/") }
-        #expect(
-            [.unreachable, .usage].contains(error?.kind) && error?.detail.contains(words) == true, "\(error?.whole ?? "none")")
-        #expect(error?.hint != nil)
-        #expect(monotonicSeconds() - start < 60)
     }
 }

@@ -168,6 +168,8 @@ import Testing
         try await concurrently(names) { try await store.put($0.replacing("v1/", with: "tmp/"), [], ifAbsent: false) }
         let listed = try await store.list("tmp/page/").map(\.name)
         #expect(listed == names.map { $0.replacing("v1/", with: "tmp/") }.sorted())
+        try await store.delete(all: listed)
+        #expect(try await store.list("tmp/page/").isEmpty)
     }
 
     private func concurrently(_ names: [String], _ body: @escaping @Sendable (String) async throws -> Void) async throws {

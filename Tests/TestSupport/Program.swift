@@ -100,44 +100,6 @@ public final class TemporaryDirectory: @unchecked Sendable {
     public func callAsFunction(_ name: String) -> String { "\(path)/\(name)" }
 }
 
-/// A repository in a directory of its own, with everything `bgbackup` needs
-/// around it: password, state, cache, scratch space.
-public struct Workspace: Sendable {
-    public let directory: TemporaryDirectory
-    public var environment: [String: String]
-
-    public var repository: String { directory("repository") }
-    public var passwordFile: String { directory("password") }
-
-    public init(_ label: String = "work", initialize: Bool = true) throws {
-        directory = try TemporaryDirectory(label)
-        environment = [
-            "BGBACKUP_REPOSITORY": directory("repository"), "BGBACKUP_PASSWORD_FILE": directory("password"),
-            "BGBACKUP_STATE_DIR": directory("state"), "BGBACKUP_CACHE_DIR": directory("cache"),
-        ]
-        try Data("correct horse\n".utf8).write(to: URL(filePath: directory("password")))
-        chmod(directory("password"), 0o600)
-        if initialize {
-            let result = try bgbackup("init")
-            guard result.status == 0 else { throw BackupError(.failed, "init failed: \(result.errors)") }
-        }
-    }
-
-    public func path(_ name: String) -> String { directory(name) }
-
-    /// Runs `bgbackup` in this workspace; `extra` adds to or replaces the environment.
-    @discardableResult
-    public func bgbackup(_ arguments: String..., extra: [String: String] = [:]) throws -> Program.Result {
-        try run(arguments, extra: extra)
-    }
-
-    @discardableResult
-    public func run(_ arguments: [String], extra: [String: String] = [:]) throws -> Program.Result {
-        try Program.run(
-            Program.binary, arguments, environment: environment.merging(extra) { $1 }, directory: directory.path)
-    }
-}
-
 /// Volumes that the fixture script makes with the real engine.
 public enum Fixture {
     public static let script = Program.root + "scripts/qdrant_volume.py"

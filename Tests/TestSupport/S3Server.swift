@@ -30,8 +30,8 @@ public final class S3Server: Sendable {
     }
 
     /// A repository's URL below the bucket.
-    public func url(_ prefix: String, _ options: String = "") -> String {
-        "s3://\(Self.bucket)/\(prefix)?endpoint=\(endpoint)" + (options.isEmpty ? "" : "&\(options)")
+    public func url(_ prefix: String, _ options: String = "", bucket: String = S3Server.bucket) -> String {
+        "s3://\(bucket)/\(prefix)?endpoint=\(endpoint)" + (options.isEmpty ? "" : "&\(options)")
     }
 
     private static let shared = Locked<[Kind: Result<S3Server, any Error>]>([:])
@@ -42,8 +42,13 @@ public final class S3Server: Sendable {
             if let made = shared[kind] { return try made.get() }
             let made = Result { try S3Server(kind) }
             shared[kind] = made
+            if case .success(let server) = made { AtExit.run { server.stop() } }
             return try made.get()
         }
+    }
+
+    static func isShared(_ server: S3Server) -> Bool {
+        shared.withLock { shared in shared.values.contains { (try? $0.get()) === server } }
     }
 
     /// - Parameter configuration: of the strict server, as JSON (Tests/StrictS3/README.md)
@@ -108,9 +113,25 @@ public final class S3Server: Sendable {
         }
     }
 
-    deinit {
+    deinit { stop() }
+
+    /// Ends with its standard input, and its children with it.
+    private func stop() {
         try? input.fileHandleForWriting.close()
-        process.terminate()
+        if kind == .strict { process.terminate() }
+        process.waitUntilExit()
+        try? FileManager.default.removeItem(atPath: directory.path)
+    }
+
+    // MARK: - Objects, through a client that is not bgbackup's
+
+    /// Performs an operation of scripts/s3_objects.py.
+    @discardableResult
+    public func objects(_ operation: String, _ fields: [String: Any] = [:], bucket: String = S3Server.bucket) throws -> Any {
+        try ObjectMover.shared.perform(
+            fields.merging([
+                "operation": operation, "endpoint": endpoint, "access": accessKey, "secret": secretKey, "bucket": bucket,
+            ]) { $1 })
     }
 
     // MARK: - The strict server's control

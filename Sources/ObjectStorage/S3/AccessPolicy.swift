@@ -69,7 +69,7 @@ public struct AccessPolicy: Sendable {
     // MARK: - Statements
 
     private var reading: [Statement] {
-        let prefix = place.prefix.isEmpty ? "" : "\(prefix)/"
+        let prefix = place.prefix.isEmpty ? "" : "\(self.prefix)/"
         var statements = [
             // "IfExists": a HEAD carries no prefix, and without this right says
             // "forbidden" instead of "not there".

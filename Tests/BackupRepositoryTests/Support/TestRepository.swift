@@ -18,13 +18,68 @@ struct TestRepository {
     init(_ label: String = "unit") throws {
         directory = try TemporaryDirectory(label)
         store = LocalStore(path: directory.path)
-        let ring = KeyRing.generate(repository: .random(.system))
+        repository = Repository.unwritten(on: store)
+    }
+}
+
+extension Repository {
+    /// A repository of which nothing is in the store yet.
+    static func unwritten(
+        on store: any ObjectStore, keys: KeyRing? = nil, probe: [String: String] = [:], ambient: Ambient = .system,
+        identity: WriterIdentity? = nil
+    ) -> Repository {
+        let ring = keys ?? KeyRing.generate(repository: .random(.system))
         let configuration = Configuration(
             repository: "\(ring.repository)", created: "2026-01-01T00:00:00Z",
-            publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: [:])
-        repository = Repository(
-            store: store, keys: ring, configuration: configuration, executor: Self.executor, ambient: .system,
-            identity: nil)
+            publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: probe)
+        return Repository(
+            store: store, keys: ring, configuration: configuration, executor: TestRepository.executor, ambient: ambient,
+            identity: identity)
+    }
+
+    /// The same with its configuration, and a key slot that opens with nothing.
+    static func written(
+        on store: any ObjectStore, probe: [String: String] = [:], ambient: Ambient = .system, identity: WriterIdentity? = nil
+    ) async throws -> Repository {
+        let repository = unwritten(on: store, probe: probe, ambient: ambient, identity: identity)
+        let slot = KeySlot(
+            n: 1 << 15, r: 8, p: 1, salt: [UInt8](repeating: 1, count: 16).hex, nonce: [UInt8](repeating: 2, count: 12).hex,
+            sealed: [UInt8](repeating: 3, count: 80).hex, label: "l", created: "c")
+        let bytes = AlignedBuffer(copying: Array(try JSONEncoder().encode(slot)))
+        for copy in ["a", "b"] { try await store.put("v1/keys/0102030405060708.\(copy)", bytes, ifAbsent: true) }
+        let configuration = AlignedBuffer(copying: try repository.configuration.encoded(repository.keys))
+        for name in Configuration.names { try await store.put(name, configuration, ifAbsent: true) }
+        return repository
+    }
+
+    /// The same repository seen by another process: other store, keys, clock or node.
+    func seen(
+        on store: (any ObjectStore)? = nil, keys: KeyRing? = nil, ambient: Ambient? = nil, identity: WriterIdentity? = nil
+    ) -> Repository {
+        Repository(
+            store: store ?? self.store, keys: keys ?? self.keys, configuration: configuration, executor: executor,
+            ambient: ambient ?? self.ambient, identity: identity ?? self.identity)
+    }
+
+    /// A snapshot of one file with these blocks; known ones are not stored again.
+    @discardableResult
+    func snapshot(_ sequence: UInt64, _ blocks: [[UInt8]]) async throws -> SnapshotName {
+        let stored = try await store(blocks, cohort: .mutable)
+        let ids = blocks.map { block in block.withUnsafeBytes { keys.blockHasher.id(of: $0) } }
+        let extents = stored.reduce(into: Extents()) { $0.append($1) }
+        let size = Int64(blocks.reduce(0) { $0 + $1.count })
+        let entries: [Entry] = [.root, .file("a", content(extents, ids: ids, size: size))]
+        let chunks = entries.map { entry in
+            var writer = ByteWriter()
+            entry.encode(after: [], to: &writer)
+            return writer.bytes
+        }
+        let manifest = try await store(chunks).reduce(into: Extents()) { $0.append($1) }
+        return try await commit(record(sequence), manifest: manifest).name
+    }
+
+    func check(readShare: Double = 1) async throws -> CheckReport {
+        try await Check(self, readShare: readShare) { _, _ in }.run()
     }
 }
 

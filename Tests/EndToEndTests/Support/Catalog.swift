@@ -22,7 +22,7 @@ struct Catalog: Sendable {
 
     private init() throws {
         workspace = try Workspace.ready("catalog")
-        Leftovers.removeAtExit(workspace.directory)
+        AtExit.remove(workspace.directory)
         before = workspace.path("before")
         after = workspace.path("after")
         let volume = try Volume(after)

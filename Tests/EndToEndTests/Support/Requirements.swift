@@ -1,5 +1,6 @@
 import Foundation
 import TestSupport
+import Testing
 
 /// What some tests need of the machine; where it is missing they are skipped and say so.
 enum Requirement {
@@ -26,4 +27,11 @@ enum Requirement {
 
     /// BGBACKUP_TEST_LONG=1 makes some tests as large as the real thing.
     static let long = ProcessInfo.processInfo.environment["BGBACKUP_TEST_LONG"] == "1"
+}
+
+extension Trait where Self == ConditionTrait {
+    /// Skipped where only one node may write to a repository.
+    static var severalWriters: Self {
+        .enabled(if: TestStore.hasConditions, "rclone knows no conditional writes: one node writes to one prefix")
+    }
 }

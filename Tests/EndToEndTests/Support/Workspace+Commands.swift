@@ -106,10 +106,17 @@ extension Workspace {
         return other
     }
 
-    /// Bytes of all objects of the repository.
+    /// Bytes of all objects of the repository, as the program counts them.
     func storedBytes() throws -> Int64 {
-        let output = try Program.tool("du", ["-sb", "--apparent-size", repository]).output
-        return Int64(output.prefix { $0.isNumber }) ?? -1
+        let kinds = try expect(0, ["repo", "stats", "--json"]).document as? [[String: Any]] ?? []
+        return kinds.reduce(0) { $0 + (($1["bytes"] as? NSNumber)?.int64Value ?? 0) }
+    }
+
+    /// Takes away what the node remembers. Where one node may write, that was its
+    /// right to: it has to be taken anew, as an operator would.
+    func loseState() throws {
+        try Program.run("/bin/rm", ["-rf", path("state")])
+        if server?.kind == .rclone { try expect(0, ["repo", "claim", "--take-over"]) }
     }
 }
 

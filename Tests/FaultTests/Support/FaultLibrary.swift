@@ -65,7 +65,7 @@ struct Faults: Sendable {
     private static let library: Result<String, any Error> = Result {
         let folder = try TemporaryDirectory("faults")
         folder.keep = true
-        removeAtExit(folder.path)
+        AtExit.remove(folder)
         let (source, library) = (folder("faults.c"), folder("faults.so"))
         try Data(faultSource.utf8).write(to: URL(filePath: source))
         for compiler in ["cc", "clang", "gcc"] where Program.hasTool(compiler) {
@@ -74,27 +74,5 @@ struct Faults: Sendable {
             print("SKIPPED: \(compiler) cannot build the fault library: \(result.errors)")
         }
         throw CocoaError(.executableNotLoadable)
-    }
-}
-
-/// Removes a directory when the test process ends.
-func removeAtExit(_ path: String) {
-    removedAtExit.withLock { $0.append(path) }
-    _ = registered
-}
-private let removedAtExit = LockedList()
-private let registered: Bool = {
-    atexit { removedAtExit.withLock { for path in $0 { try? FileManager.default.removeItem(atPath: path) } } }
-    return true
-}()
-
-private final class LockedList: @unchecked Sendable {
-    // Unchecked: `paths` is touched with the lock held.
-    private let lock = NSLock()
-    private var paths: [String] = []
-    func withLock(_ body: (inout [String]) -> Void) {
-        lock.lock()
-        defer { lock.unlock() }
-        body(&paths)
     }
 }

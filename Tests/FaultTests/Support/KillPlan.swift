@@ -17,7 +17,7 @@ struct BackupStage: Sendable {
 
     private init() throws {
         let work = try Workspace("stage")
-        removeAtExit(work.directory.path)
+        AtExit.remove(work.directory)
         volume = work.path("volume")
         try SmallVolume.make(volume)
         guard try work.bgbackup("key", "export-writer", work.path("writer.key")).status == 0 else {
