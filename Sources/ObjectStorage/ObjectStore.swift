@@ -147,4 +147,3 @@ public struct ObjectInfo: Sendable, Equatable {
         self.lockedUntil = lockedUntil
     }
 }
-

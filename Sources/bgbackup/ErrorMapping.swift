@@ -20,8 +20,10 @@ enum ErrorMapping {
         let (code, message, hint): (BackupError.Code, String, String?) =
             switch error.kind {
             case .full:
-                (.storeFull, "the repository's store has no space left",
-                    "Nothing committed is lost. Make room, then run the backup again: what was stored is found.")
+                (
+                    .storeFull, "the repository's store has no space left",
+                    "Nothing committed is lost. Make room, then run the backup again: what was stored is found."
+                )
             case .denied: (.storeDenied, "the repository's store refused", "Check the permissions.")
             case .credentials: (.storeDenied, "the repository's store does not let us in", nil)
             case .unreachable: (.storeUnreachable, "the repository's store is not reachable", nil)

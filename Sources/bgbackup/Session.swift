@@ -76,7 +76,8 @@ struct Session {
             // A node that only holds the writer key gets told so, not asked for a password.
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor, identity: identity)
+        return try await Repository.open(
+            store: try store(), password: try await password(), executor: Self.executor, identity: identity)
     }
 
     /// Opens for a backup, with the writer key where there is one.
@@ -84,7 +85,8 @@ struct Session {
         if let ring = try writerKey(writerKeyFile) {
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(store: try store(), password: try await password(), executor: Self.executor, identity: identity)
+        return try await Repository.open(
+            store: try store(), password: try await password(), executor: Self.executor, identity: identity)
     }
 
     // MARK: - Places

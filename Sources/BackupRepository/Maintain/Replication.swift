@@ -102,7 +102,8 @@ public final class Replication {
         }
         if let damaged {
             throw BackupError(
-                .damaged, "\(place.location)/\(damaged) is damaged", hint: "Run 'bgbackup repair' there, or copy to an empty place.")
+                .damaged, "\(place.location)/\(damaged) is damaged",
+                hint: "Run 'bgbackup repair' there, or copy to an empty place.")
         }
         report.created = true
         guard !dryRun else { return nil }

@@ -33,7 +33,9 @@ extension Repository {
     }
 
     /// Whether several writers can share this store.
-    public var isShared: Bool { configuration.probe["conditionalCreate"] != "no" && configuration.probe["conditionalReplace"] != "no" }
+    public var isShared: Bool {
+        configuration.probe["conditionalCreate"] != "no" && configuration.probe["conditionalReplace"] != "no"
+    }
 
     /// Makes sure that this node is the one that writes, where only one may.
     /// Throws `.busy` where another node is.
@@ -61,7 +63,9 @@ extension Repository {
         guard let other = try await store.list(Self.claimPrefix).first(where: { $0.name != name }) else { return }
         throw BackupError(
             .busy, "another node writes to \(store.location): \(await holder(of: other.name))",
-            hint: "This store has no conditional writes, so one node writes to one prefix. Use another prefix, or 'bgbackup repo claim --take-over' once the other node is gone.")
+            hint:
+                "This store has no conditional writes, so one node writes to one prefix. Use another prefix, or 'bgbackup repo claim --take-over' once the other node is gone."
+        )
     }
 
     /// Makes this node the writer, whoever was. The other must have stopped.

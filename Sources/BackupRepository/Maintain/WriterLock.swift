@@ -15,7 +15,9 @@ struct WriterLock {
         guard file >= 0 else {
             throw BackupError(
                 .busy, "cannot lock \(path): \(String(cString: strerror(errno)))",
-                hint: "The store lets one process write at a time, and this file tells which. Set BGBACKUP_STATE_DIR to a directory that can be written.")
+                hint:
+                    "The store lets one process write at a time, and this file tells which. Set BGBACKUP_STATE_DIR to a directory that can be written."
+            )
         }
         while bgb_flock(file, LOCK_EX | LOCK_NB) != 0 {
             let code = errno

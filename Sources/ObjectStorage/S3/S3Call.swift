@@ -85,8 +85,10 @@ struct S3Failure: Error, Sendable {
     /// Trying again may help.
     var isTransient: Bool {
         [429, 500, 502, 503, 504].contains(status)
-            || ["SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted",
-                "ConditionalRequestConflict", "RequestLimitExceeded"].contains(code)
+            || [
+                "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted",
+                "ConditionalRequestConflict", "RequestLimitExceeded",
+            ].contains(code)
     }
 
     var isExpiry: Bool {

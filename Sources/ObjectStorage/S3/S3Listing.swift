@@ -56,6 +56,7 @@ struct S3Listing {
     }
 
     private func wrong(_ prefix: String, _ detail: String) -> StoreError {
-        StoreError(.failed, "list", store.full(prefix), detail, hint: "Run 'bgbackup repo probe': this store does not keep to S3.")
+        StoreError(
+            .failed, "list", store.full(prefix), detail, hint: "Run 'bgbackup repo probe': this store does not keep to S3.")
     }
 }

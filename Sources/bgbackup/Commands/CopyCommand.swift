@@ -59,7 +59,8 @@ struct CopyCommand: AsyncParsableCommand {
         let clock = monotonicSeconds()
         let report = try await Replication(from: repository, to: place, dryRun: dry.dryRun) { report in
             if interactive {
-                Terminal.raw("\r\u{1b}[Kcopying: \(report.packs) packs, \(formatBytes(report.bytes)), \(report.snapshots) snapshots")
+                Terminal.raw(
+                    "\r\u{1b}[Kcopying: \(report.packs) packs, \(formatBytes(report.bytes)), \(report.snapshots) snapshots")
             }
         }.run(names.map { Set($0).sorted() })
         if interactive { Terminal.raw("\r\u{1b}[K") }
@@ -79,9 +80,12 @@ struct CopyCommand: AsyncParsableCommand {
         }
         guard !global.quiet else { return }
         let verb = dry.dryRun ? "would copy" : "copied"
-        if report.created { Output.line("\(location) \(dry.dryRun ? "would become" : "is now") a copy of this repository, with the same keys") }
+        if report.created {
+            Output.line("\(location) \(dry.dryRun ? "would become" : "is now") a copy of this repository, with the same keys")
+        }
         Output.line(
-            "\(verb) \(report.snapshots) snapshots and \(report.packs) packs to \(location): \(formatBytes(report.bytes)) in \(formatDuration(seconds))")
+            "\(verb) \(report.snapshots) snapshots and \(report.packs) packs to \(location): \(formatBytes(report.bytes)) in \(formatDuration(seconds))"
+        )
         if report.present > 0 { Output.line("\(report.present) snapshots were there already") }
     }
 }

@@ -8,7 +8,9 @@ import ObjectStorage
 struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor", abstract: "Check this node's surroundings, with a fix for each finding.",
-        discussion: "Looks and changes nothing. Shows where keys and passwords come from, and never their values. Exit status 1: something is wrong.")
+        discussion:
+            "Looks and changes nothing. Shows where keys and passwords come from, and never their values. Exit status 1: something is wrong."
+    )
 
     @OptionGroup var global: GlobalOptions
 
@@ -115,7 +117,8 @@ struct DoctorVisit {
         let isLocal = ["http://127.", "http://localhost", "http://[::1]"].contains { store.address.hasPrefix($0) }
         add(
             "transport", encrypted || isLocal,
-            encrypted ? "TLS, \(place.certificates.map { "authority \($0)" } ?? "the system's authorities")"
+            encrypted
+                ? "TLS, \(place.certificates.map { "authority \($0)" } ?? "the system's authorities")"
                 : isLocal ? "no TLS, to this machine itself" : "no TLS (http://)",
             fix: "Use an https:// endpoint: object names and sizes are readable on the way.")
         let source = await examine("keys", { try await store.keySource() }) { keys in
