@@ -24,7 +24,7 @@ extension Repository {
     }
 
     /// - Parameter confirm: called before each step that could harm another init
-    private static func createAlone(
+    static func createAlone(
         _ store: any ObjectStore, _ password: [UInt8], _ label: String, _ probe: [String: String],
         _ executor: BlockingExecutor, _ ambient: Ambient, _ identity: WriterIdentity?, confirm: () async throws -> Void
     ) async throws -> Repository {

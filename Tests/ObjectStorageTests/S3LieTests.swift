@@ -18,6 +18,27 @@ import Testing
         #expect(error?.hint?.contains("repo probe") == true)
     }
 
+    @Test(arguments: ["storesNothing", "storesTruncated"])
+    func `what was taken at the store's word is found out by looking`(_ lie: String) async throws {
+        let bench = try await S3Bench()
+        let store = try bench.store()
+        try await store.putUnconfirmed("v1/packs/good", AlignedBuffer(copying: bytes))
+        #expect(try await bench.log().map(\.operation) == ["PutObject"], "looking is left for later")
+        try await store.confirm("v1/packs/good", size: bytes.count)
+        try await bench.personality("\"\(lie)\": true")
+        try await store.putUnconfirmed("v1/packs/bad", AlignedBuffer(copying: bytes))
+        let error = await storeError { try await store.confirm("v1/packs/bad", size: bytes.count) }
+        #expect(error?.kind == .failed && error?.hint?.contains("repo probe") == true, "\(error?.whole ?? "none")")
+    }
+
+    @Test func `another object of the same size is not the one that was put`() async throws {
+        let bench = try await S3Bench()
+        let store = try bench.store()
+        try await store.putUnconfirmed("v1/packs/x", AlignedBuffer(copying: bytes))
+        try await bench.store().put("v1/packs/x", AlignedBuffer(copying: bytes.reversed()), ifAbsent: false)
+        #expect(await storeError { try await store.confirm("v1/packs/x", size: bytes.count) }?.kind == .failed)
+    }
+
     @Test func `a store that is late to show what it has is waited for`() async throws {
         let bench = try await S3Bench(configuration: S3Bench.personality("\"lateReads\": 0.3"))
         try await bench.store().put("v1/x", bytes)

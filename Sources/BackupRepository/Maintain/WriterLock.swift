@@ -29,5 +29,9 @@ struct WriterLock {
         }
     }
 
-    func release() { close(file) }
+    /// Unlocks by itself: a child that was forked a moment ago may hold the file too.
+    func release() {
+        _ = bgb_flock(file, LOCK_UN)
+        close(file)
+    }
 }
