@@ -21,7 +21,14 @@ public struct Ambient: Sendable {
         },
         random: { count in
             var generator = SystemRandomNumberGenerator()
-            return (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+            return [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+                for start in stride(from: 0, to: count, by: 8) {
+                    withUnsafeBytes(of: generator.next()) { word in
+                        for (offset, byte) in word.prefix(count - start).enumerated() { bytes[start + offset] = byte }
+                    }
+                }
+                filled = count
+            }
         })
 }
 

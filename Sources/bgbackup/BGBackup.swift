@@ -3,7 +3,6 @@ import BackupBase
 import BackupEngine
 import CLinux
 import Glibc
-import ObjectStorage
 
 struct BGBackup: AsyncParsableCommand {
     static let version = "0.1.0"
@@ -17,10 +16,8 @@ struct BGBackup: AsyncParsableCommand {
             back. The repository comes from --repository or BGBACKUP_REPOSITORY, the password from --password-file, \
             BGBACKUP_PASSWORD_FILE, BGBACKUP_PASSWORD_COMMAND or the credential bgbackup.password.
 
-            An object store is s3://BUCKET/PREFIX; options follow a question mark, as in \
-            's3://BUCKET/PREFIX?endpoint=https://HOST&class=STANDARD_IA': \
-            \(S3Place.options.map { "\($0.name) (\($0.meaning))" }.joined(separator: "; ")). Its keys come from the AWS \
-            variables, files and services, or the credential bgbackup.s3; 'bgbackup doctor' tells from where.
+            An object store is s3://BUCKET/PREFIX; 'bgbackup help init' lists the options that may follow. Its keys come \
+            from the AWS variables, files and services, or the credential bgbackup.s3; 'bgbackup doctor' tells from where.
 
             Exit status: 0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, \
             13 blocked by a lock, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.

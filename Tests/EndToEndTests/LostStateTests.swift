@@ -144,6 +144,11 @@ struct LostStateTests {
         try volume.shell("touch '\(workspace.path("file"))'")
         let result = try workspace.run(
             ["backup", volume.path, "--json"], extra: ["BGBACKUP_STATE_DIR": workspace.path("file") + "/state"])
+        guard TestStore.hasConditions else {
+            // Where one node may write it has to be able to keep its name for itself.
+            #expect(result.status == 11)
+            return #expect(result.errors.contains("BGBACKUP_STATE_DIR"))
+        }
         #expect(result.errors.contains("state directory"))
         #expect(result.status == 0, "every source was read: \(result.errors)")
         #expect(try workspace.show("latest").fields["complete"] as? Bool == true)

@@ -22,7 +22,7 @@ struct CredentialBench {
         let clock = clock
         settings.now = { clock.withLock { $0 } }
         settings.retryDelay = 0.001
-        settings.processTimeLimit = 10
+        settings.processTimeLimit = 60
     }
 
     var home: String { directory.path }

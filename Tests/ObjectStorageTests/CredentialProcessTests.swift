@@ -90,7 +90,7 @@ import Testing
     /// Whether the process that wrote its number there is gone; a zombie counts as gone.
     private func isGone(_ file: String) async throws -> Bool {
         let text = try String(contentsOfFile: bench.path(file), encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
-        for _ in 0..<100 {
+        for _ in 0..<6000 {
             guard let status = try? String(contentsOfFile: "/proc/\(text)/stat", encoding: .utf8) else { return true }
             if status.contains(") Z ") { return true }
             try await Task.sleep(for: .milliseconds(10))
@@ -99,16 +99,16 @@ import Testing
     }
 
     @Test mutating func `a program that hangs is ended, with what it started`() async throws {
-        try program("sleep 50 & echo $! > '\(bench.path("child"))'; echo canary; sleep 50")
+        try program("sleep 600 & echo $! > '\(bench.path("child"))'; echo canary; sleep 600")
         bench.settings.processTimeLimit = 0.3
         let start = monotonicSeconds()
         #expect(await bench.failure().message == "\(name) did not end within 0.30s")
-        #expect(monotonicSeconds() - start < 15)
+        #expect(monotonicSeconds() - start < 200)
         #expect(try await isGone("child"))
     }
 
     @Test mutating func `a program that closes its output and hangs is ended`() async throws {
-        try program("echo $$ > '\(bench.path("child"))'; exec >&-; sleep 50")
+        try program("echo $$ > '\(bench.path("child"))'; exec >&-; sleep 600")
         bench.settings.processTimeLimit = 0.3
         #expect(await bench.failure().message == "\(name) did not end within 0.30s")
         #expect(try await isGone("child"))
@@ -121,8 +121,8 @@ import Testing
     }
 
     @Test func `a helper that a program leaves behind does not hold its keys up`() async throws {
-        try program("sleep 50 & echo $! > '\(bench.path("child"))'; echo '\(Self.keys)'")
-        #expect(try await bench.load().accessKey == "AKIA", "within the limit of ten seconds")
+        try program("sleep 600 & echo $! > '\(bench.path("child"))'; echo '\(Self.keys)'")
+        #expect(try await bench.load().accessKey == "AKIA", "within the limit of a minute")
         let helper = try String(contentsOfFile: bench.path("child"), encoding: .utf8)
         #expect(kill(try #require(pid_t(helper.trimmingCharacters(in: .whitespacesAndNewlines))), SIGKILL) == 0)
     }
@@ -137,7 +137,7 @@ import Testing
     }
 
     @Test func `a cancelled task does not wait for a program`() async throws {
-        try program("echo $$ > '\(bench.path("child"))'; exec sleep 50")
+        try program("echo $$ > '\(bench.path("child"))'; exec sleep 600")
         let provider = bench.provider
         let task = Task { try await provider.credentials() }
         while (try? Data(contentsOf: URL(filePath: bench.path("child"))))?.isEmpty ?? true {
@@ -146,7 +146,7 @@ import Testing
         let start = monotonicSeconds()
         task.cancel()
         await #expect(throws: CancellationError.self) { try await task.value }
-        #expect(monotonicSeconds() - start < 15)
+        #expect(monotonicSeconds() - start < 200)
         #expect(try await isGone("child"))
     }
 

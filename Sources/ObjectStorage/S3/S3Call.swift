@@ -11,6 +11,8 @@ struct S3Call: Sendable {
     /// SHA-256 of the body, lower-case hexadecimal.
     var payloadHash = S3Call.emptyHash
     var limit = 1 << 20
+    /// Bytes that will come back, where that is known: for the download limit.
+    var expected: Int?
     /// An answer 200 may carry an error (CompleteMultipartUpload, DeleteObjects).
     var mayFailInside = false
     /// For messages: "write", "v1/config.a".

@@ -104,7 +104,7 @@ final class S3Client: Sendable {
 
     private func send(_ call: S3Call, _ host: String?) async throws -> HTTPResponse {
         let keys = try await credentials.credentials()
-        let wait = max(uploads.delay(call.body.count), downloads.debt())
+        let wait = max(uploads.delay(call.body.count), call.expected.map { downloads.delay($0) } ?? downloads.debt())
         if wait > 0 { try await Task.sleep(for: .seconds(wait)) }
         let request = request(call, keys, route.withLock { $0 }, host)
         await flow.enter()
@@ -116,7 +116,7 @@ final class S3Client: Sendable {
             flow.leave(overloaded: false)
             throw error
         }
-        downloads.charge(response.body.count)
+        if call.expected == nil { downloads.charge(response.body.count) }
         var failure = failure(in: response, to: call)
         flow.leave(overloaded: failure?.isOverload ?? false)
         failure?.keys = keys

@@ -65,6 +65,7 @@ public final class S3Store: ObjectStore {
         case .from(let offset, let count):
             guard count > 0 else { return try await nothing(of: name) }
             call.headers.append(("range", "bytes=\(offset)-\(offset + count - 1)"))
+            call.expected = count
         case .last(let count):
             guard count > 0 else { return try await nothing(of: name) }
             call.headers.append(("range", "bytes=-\(count)"))

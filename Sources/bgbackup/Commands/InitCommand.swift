@@ -6,7 +6,14 @@ import ObjectStorage
 struct InitCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "init", abstract: "Create a repository and its keys.",
-        discussion: "Without the password, or a writer key, nobody can use the repository: keep it in two places.")
+        discussion: """
+            Without the password, or a writer key, nobody can use the repository: keep it in two places. An object \
+            store is tried first, and what it really does is recorded (see 'bgbackup help repo probe'); its bucket \
+            must exist. Options of an s3:// URL follow a question mark, joined by &, as in \
+            's3://BUCKET/PREFIX?endpoint=https://HOST&class=STANDARD_IA':
+
+            \(S3Place.options.map { "  \($0.name): \($0.meaning)" }.joined(separator: "\n"))
+            """)
 
     @OptionGroup var global: GlobalOptions
 

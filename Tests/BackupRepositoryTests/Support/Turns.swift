@@ -10,6 +10,14 @@ final class Turns: Sendable {
     }
     private let state: Locked<State>
 
+    /// A thread for simulations alone: each call is a hop from task to task, and
+    /// would wait for its place behind whatever other tests compute.
+    private static let executor = BlockingExecutor(threads: 1)
+
+    static func alone<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+        try await Task(executorPreference: executor, operation: body).value
+    }
+
     init(actors: Int) { state = Locked(State(running: actors)) }
 
     /// Waits for this actor's turn to make `call`.
