@@ -1,5 +1,4 @@
 import BackupBase
-import CLinux
 import Crypto
 import Glibc
 
@@ -20,8 +19,9 @@ extension LocalStore {
 
     @discardableResult
     public func replace(_ name: String, _ content: [UInt8], expecting version: String?) async throws -> String {
-        let lock = try lockFile()
-        defer { close(lock) }
+        mkdir("\(location)/tmp", 0o700)
+        let lock = try ProcessLock(path: "\(location)/tmp/lock", waits: true)
+        defer { lock.release() }
         let current = try await fetch(name, limit: 64 << 10)?.version
         guard current == version else { throw StoreError(.exists, "replace", name, "it changed meanwhile") }
         try await put(name, AlignedBuffer(copying: content), ifAbsent: version == nil)
@@ -30,17 +30,8 @@ extension LocalStore {
 
     private static func version(_ bytes: [UInt8]) -> String { Array(SHA256.hash(data: bytes)).hex }
 
-    /// Held until it is closed, also by the end of the process.
-    private func lockFile() throws -> Int32 {
+    public func processLock(_ purpose: String) throws -> ProcessLock? {
         mkdir("\(location)/tmp", 0o700)
-        let file = Glibc.open("\(location)/tmp/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw StoreError(.failed, "lock", "\(location)/tmp", String(cString: strerror(errno))) }
-        while bgb_flock(file, LOCK_EX) != 0 {
-            guard errno == EINTR else {
-                close(file)
-                throw StoreError(.failed, "lock", "\(location)/tmp", String(cString: strerror(errno)))
-            }
-        }
-        return file
+        return try ProcessLock(path: "\(location)/tmp/lock-\(purpose)", waits: false)
     }
 }

@@ -47,6 +47,11 @@ public protocol ObjectStore: Sendable {
     @discardableResult
     func replace(_ name: String, _ content: [UInt8], expecting version: String?) async throws -> String
 
+    /// A lock of this purpose that ends with its process, where the store is on
+    /// this machine; nil where only a lease can keep others out. Throws `.exists`
+    /// while another process holds it.
+    func processLock(_ purpose: String) throws -> ProcessLock?
+
     // MARK: Care
 
     /// Locks an object until this time (nanoseconds since 1970), never shorter than it is.
@@ -59,6 +64,8 @@ extension ObjectStore {
     public var readSize: Int { 4 << 20 }
     public var parallelGets: Int { 8 }
     public var lockDuration: Int64? { nil }
+
+    public func processLock(_ purpose: String) throws -> ProcessLock? { nil }
 
     public func putUnconfirmed(_ name: String, _ content: AlignedBuffer) async throws {
         try await put(name, content, ifAbsent: true)

@@ -66,7 +66,8 @@ import Testing
             for actor in 0..<2 {
                 let view = store.another(turns: turns, actor: actor)
                 group.addTask {
-                    let won = await failure { _ = try await Lease.acquire(view, "x", holder: "\(actor)", ambient: .system) } == nil
+                    let won =
+                        await failure { _ = try await Lease.acquire(view, "x", holder: "\(actor)", ambient: .system) } == nil
                     results.withLock { $0[actor] = won }
                     turns.finish(actor)
                 }
@@ -160,7 +161,11 @@ import Testing
         let own = Locked(try state())
         let left = Locked(2)
         view.onCall { [store, name] call in
-            guard call.operation == "replace", left.withLock({ $0 -= 1; return $0 >= 0 }) else { return }
+            guard call.operation == "replace",
+                left.withLock({
+                    $0 -= 1; return $0 >= 0
+                })
+            else { return }
             own.withLock {
                 $0.nonce += "x"
                 store.set(name, (try? $0.bytes) ?? [])
@@ -189,7 +194,8 @@ import Testing
     // MARK: - Objects that are no lease
 
     @Test(arguments: [
-        "", "{", "null", "[]", "{\"fence\":1}", "{\"fence\":-1,\"format\":1,\"holder\":\"\",\"nonce\":\"\",\"owner\":\"\",\"released\":false}",
+        "", "{", "null", "[]", "{\"fence\":1}",
+        "{\"fence\":-1,\"format\":1,\"holder\":\"\",\"nonce\":\"\",\"owner\":\"\",\"released\":false}",
         "{\"fence\":18446744073709551615,\"format\":1,\"holder\":\"h\",\"nonce\":\"n\",\"owner\":\"o\",\"released\":false}",
         "{\"fence\":18446744073709551615,\"format\":1,\"holder\":\"h\",\"nonce\":\"n\",\"owner\":\"o\",\"released\":true}",
     ]) func `what cannot be read runs out like a lease`(_ text: String) async throws {
@@ -223,6 +229,10 @@ import Testing
         #expect(await failure { try await repository.withLease("x") { _ in throw Bad() } } is Bad)
         #expect(try state().released && state().fence == 2)
         try await repository.withLease("y") { _ in try await repository.withLease("x") { _ in } }
+        // What would renew it in eleven days has ended with it.
+        weak var held: Lease?
+        try await Repository.withLease("x", on: store, holder: "h", ambient: .system, pause: 1e6) { held = $0 }
+        #expect(await eventually { held == nil })
     }
 
     @Test func `a cancelled scope gives the lease back too`() async throws {

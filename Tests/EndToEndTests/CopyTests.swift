@@ -36,7 +36,9 @@ struct CopyTests {
         /// An empty place of this kind, with the source's password.
         func place(_ kind: S3Server.Kind?) throws -> Workspace { try Workspace("copied", initialize: false, kind: kind) }
 
-        func copy(_ place: Workspace, _ arguments: String..., status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation) throws
+        func copy(
+            _ place: Workspace, _ arguments: String..., status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation
+        ) throws
             -> Program.Result
         {
             // The place's keys: where only one of the two is on a server, they are that one's.
@@ -121,7 +123,8 @@ struct CopyTests {
         let store = source.workspace.store
         let place = try source.place(kind)
         let needed = try #require(
-            try source.workspace.expect(0, ["copy", source.first, "--to", place.url, "--dry-run", "--json"]).summary["packs_copied"]
+            try source.workspace.expect(0, ["copy", source.first, "--to", place.url, "--dry-run", "--json"]).summary[
+                "packs_copied"]
                 as? Int)
         let packs = try store.names("v1/packs/")
         #expect(needed < packs.count)

@@ -30,7 +30,9 @@ struct S3BadInputTests {
         #expect(result.summary["code"] as? String == code, sourceLocation: sourceLocation)
         let lines = result.errors.split(separator: "\n")
         #expect(lines.count == 2, "\(lines)", sourceLocation: sourceLocation)
-        #expect(lines.first?.hasPrefix("bgbackup: ") == true && lines.last?.hasPrefix("HINT: ") == true, sourceLocation: sourceLocation)
+        #expect(
+            lines.first?.hasPrefix("bgbackup: ") == true && lines.last?.hasPrefix("HINT: ") == true,
+            sourceLocation: sourceLocation)
         #expect(lines.first?.contains(words) == true, "\(lines)", sourceLocation: sourceLocation)
         // What was typed is not in it: nothing of the URL but bucket and prefix, no key.
         #expect(!result.errors.contains(server.secretKey), sourceLocation: sourceLocation)
@@ -49,26 +51,29 @@ struct S3BadInputTests {
 
     @Test func `A port where nobody listens`() throws {
         for arguments in [["snapshots"], ["init"], ["backup", "."]] {
-            try expectRefused(1, "store-unreachable", "nobody answers at http://127.0.0.1:1", arguments, url: url("http://127.0.0.1:1"))
+            try expectRefused(
+                1, "store-unreachable", "nobody answers at http://127.0.0.1:1", arguments, url: url("http://127.0.0.1:1"))
         }
     }
 
     @Test func `A server of another kind`() throws {
-        let mail = try OddServer(.mail)
-        try expectRefused(
-            1, "store-unreachable", "http://127.0.0.1:\(mail.port)",
-            url: url("http://127.0.0.1:\(mail.port)", "retry-for=3"))
-        let web = try OddServer(.web)
-        let result = try workspace.run(["init"], extra: ["BGBACKUP_REPOSITORY": url("http://127.0.0.1:\(web.port)")])
-        #expect(result.status == 1 || result.status == 10, "\(result.errors)")
-        #expect(result.errors.split(separator: "\n").count <= 2)
+        try OddServer.with(.mail) { port in
+            let endpoint = "http://127.0.0.1:\(port)"
+            try expectRefused(64, "usage", endpoint, url: url(endpoint, "retry-for=3"))
+        }
+        try OddServer.with(.web) { port in
+            let place = url("http://127.0.0.1:\(port)")
+            let result = try workspace.run(["init"], extra: ["BGBACKUP_REPOSITORY": place])
+            #expect(result.status == 1 || result.status == 10, "\(result.errors)")
+            #expect(result.errors.split(separator: "\n").count <= 2)
+        }
     }
 
     @Test func `A server that accepts and never answers`() throws {
-        let silent = try OddServer(.silent)
-        try expectRefused(
-            1, "store-unreachable", "does not answer in time",
-            url: url("http://127.0.0.1:\(silent.port)", "timeout=1&retry-for=3"))
+        try OddServer.with(.silent) { port in
+            let place = url("http://127.0.0.1:\(port)", "timeout=1&retry-for=3")
+            try expectRefused(1, "store-unreachable", "does not answer in time", url: place)
+        }
     }
 
     @Test func `https where http is spoken`() throws {
@@ -77,14 +82,14 @@ struct S3BadInputTests {
             url: url("https://127.0.0.1:\(server.port)"))
     }
 
-    @Test(.enabled(if: Program.hasTool("openssl"), "needs openssl")) func `http where https is spoken, and an authority nobody knows`()
-        throws
-    {
-        let tls = try OddServer(.tls)
-        try expectRefused(
-            1, "store-unreachable", "http://127.0.0.1:\(tls.port)", url: url("http://127.0.0.1:\(tls.port)", "retry-for=3"))
-        let unsafe = try expectRefused(1, "store-unreachable", "is not safe", url: url("https://127.0.0.1:\(tls.port)"))
-        #expect(unsafe.errors.contains("ca-file"))
+    @Test(.enabled(if: Program.hasTool("openssl"), "needs openssl"))
+    func `http where https is spoken, and an authority nobody knows`() throws {
+        try OddServer.with(.tls) { port in
+            let plain = "http://127.0.0.1:\(port)"
+            try expectRefused(1, "store-unreachable", plain, url: url(plain, "retry-for=3"))
+            let unsafe = try expectRefused(1, "store-unreachable", "is not safe", url: url("https://127.0.0.1:\(port)"))
+            #expect(unsafe.errors.contains("ca-file"))
+        }
     }
 
     @Test func `An endpoint that is none, an option misspelt, a value out of its range`() throws {
@@ -93,7 +98,8 @@ struct S3BadInputTests {
         #expect(near.errors.contains("Did you mean 'endpoint'?"))
         for (options, words) in [
             ("endpoint=ftp://host", "no address of a server"), ("connections=0", "connections"), ("timeout=soon", "timeout"),
-            ("style=upside-down", "style"), ("lock=compliance", "belong together"), ("sse=rot13", "sse"), ("part-size", "no value"),
+            ("style=upside-down", "style"), ("lock=compliance", "belong together"), ("sse=rot13", "sse"),
+            ("part-size", "no value"),
         ] {
             try expectRefused(64, "usage", words, url: "s3://bucket/prefix?\(options)")
         }
@@ -113,7 +119,8 @@ struct S3BadInputTests {
 
     @Test func `A bucket that is not there, and a prefix that holds nothing`() throws {
         for arguments in [["snapshots"], ["init"], ["backup", "."]] {
-            try expectRefused(10, "no-repository", "there is no bucket 'other'", arguments, url: "s3://other/p?endpoint=\(server.endpoint)")
+            try expectRefused(
+                10, "no-repository", "there is no bucket 'other'", arguments, url: "s3://other/p?endpoint=\(server.endpoint)")
         }
         try expectRefused(10, "no-repository", "there is no repository at s3://bucket/other", url: server.url("other"))
     }
@@ -130,13 +137,14 @@ struct S3BadInputTests {
     @Test func `An access key nobody knows, and a secret that is not its own`() throws {
         try expectRefused(1, "store-denied", "does not know the access key", extra: ["AWS_ACCESS_KEY_ID": "AKIDNOBODY"])
         let secret = "CANARY-not-the-secret"
-        let wrong = try expectRefused(1, "store-denied", "is not that of the access key", extra: ["AWS_SECRET_ACCESS_KEY": secret])
+        let wrong = try expectRefused(
+            1, "store-denied", "is not that of the access key", extra: ["AWS_SECRET_ACCESS_KEY": secret])
         #expect(!wrong.errors.contains("CANARY"))
     }
 
     @Test func `No keys anywhere, or half of one`() throws {
         let none = ["AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""]
-        try expectRefused(1, "store-denied", "keys", extra: none)
+        try expectRefused(1, "store-denied", "no credentials found", extra: none)
         try expectRefused(1, "store-denied", "AWS_SECRET_ACCESS_KEY", extra: ["AWS_SECRET_ACCESS_KEY": ""])
         try expectRefused(
             1, "store-denied", "/nonexistent", url: workspace.url + "&credentials=/nonexistent/keys", extra: none)
@@ -159,7 +167,8 @@ struct S3BadInputTests {
     @Test func `Keys that may not do it`() throws {
         let reading = #"{"Statement": [{"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}]}"#
         try server.configure(
-            #"{"keys": [{"access": "STRICTACCESS", "secret": "strict-secret-key"}, {"access": "READER", "secret": "reader-secret", "policies": [\#(reading)]}]}"#)
+            #"{"keys": [{"access": "STRICTACCESS", "secret": "strict-secret-key"}, {"access": "READER", "secret": "reader-secret", "policies": [\#(reading)]}]}"#
+        )
         let reader = ["AWS_ACCESS_KEY_ID": "READER", "AWS_SECRET_ACCESS_KEY": "reader-secret"]
         let volume = try Volume.small(workspace.path("volume"))
         try workspace.expect(0, ["snapshots"], extra: reader)
@@ -168,7 +177,9 @@ struct S3BadInputTests {
     }
 
     @Test(arguments: [-1200, 1200]) func `A clock that is twenty minutes wrong is seen through`(skew: Int) throws {
-        try server.configure("{\"personality\": {\"clockSkewSeconds\": \(skew)}}")
+        // A server that never knew another time.
+        let server = try S3Server(.strict, configuration: "{\"personality\": {\"clockSkewSeconds\": \(skew)}}")
+        let workspace = try Workspace("clock", server: server)
         let volume = try Volume.small(workspace.path("volume"))
         let snapshot = try workspace.backup(volume)
         try workspace.restore(snapshot.id)
@@ -178,8 +189,9 @@ struct S3BadInputTests {
     // MARK: - Space
 
     @Test func `A store that is full`() throws {
-        let full = try OddServer(.full)
-        try expectRefused(
-            1, "store-full", "has no space left", ["init"], url: url("http://127.0.0.1:\(full.port)", "retry-for=3"))
+        try OddServer.with(.full) { port in
+            let place = url("http://127.0.0.1:\(port)", "retry-for=3")
+            try expectRefused(1, "store-full", "has no space left", ["init"], url: place)
+        }
     }
 }

@@ -80,7 +80,9 @@ struct S3CommandTests {
         // So slow that it cannot be over before it is looked at.
         let slow = ["restore", "latest", "--target", workspace.path("target"), "--limit-download", "4MiB"]
         let restore = try workspace.start(slow)
-        try restore.wait { try Int(volume.shell("du -sk ../target 2>/dev/null | cut -f1 | grep . || echo 0").dropLast())! > 4 << 10 }
+        try restore.wait {
+            try Int(volume.shell("du -sk ../target 2>/dev/null | cut -f1 | grep . || echo 0").dropLast())! > 4 << 10
+        }
         #expect(restore.end() == 137)
         let target = try Volume(workspace.path("target"))
         #expect(target.exists(".bgbackup-incomplete"))

@@ -6,14 +6,17 @@ import Testing
 /// Stores that keep objects whatever is asked of them, and stores that only say so.
 @Suite("Object Lock and conditional writes", .enabled(if: S3Server.available.contains(.strict), "needs the strict S3 server"))
 struct S3LockTests {
-    private static let locked = #"{"buckets": [{"name": "bucket", "region": "us-east-1", "objectLock": true, "versioning": true}]}"#
+    private static let locked =
+        #"{"buckets": [{"name": "bucket", "region": "us-east-1", "objectLock": true, "versioning": true}]}"#
     private static let days = "lock=compliance&lock-for=2d"
 
     /// When an object may go, by the store.
     private func end(_ server: S3Server, _ workspace: Workspace, _ name: String) throws -> Date? {
         let prefix = workspace.location.dropFirst("s3://bucket/".count)
         let lock = try server.object("\(prefix)/\(name)")["lock"] as? [String: Any]
-        return try (lock?["until"] as? String).map { try Date($0, strategy: Date.ISO8601FormatStyle(includingFractionalSeconds: $0.contains("."))) }
+        return try (lock?["until"] as? String).map {
+            try Date($0, strategy: Date.ISO8601FormatStyle(includingFractionalSeconds: $0.contains(".")))
+        }
     }
 
     @Test func `What is under a lock stays, and its end moves when it is told to`() throws {

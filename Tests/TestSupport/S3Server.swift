@@ -87,7 +87,9 @@ public final class S3Server: Sendable {
         while monotonicSeconds() < end, process.isRunning {
             if let text = try? String(contentsOfFile: file, encoding: .utf8),
                 let port = Int(text.filter { !$0.isWhitespace })
-            { return port }
+            {
+                return port
+            }
             usleep(20_000)
         }
         throw BackupError(.failed, "the \(kind) server did not start")

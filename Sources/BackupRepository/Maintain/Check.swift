@@ -123,8 +123,7 @@ public final class Check {
             try Task.checkCancellation()
             do {
                 let pack = try await repository.reader.pack(id)
-                try await repository.reader.readHeader(of: pack)
-                if readShare > 0 { try await readFrames(pack) }
+                if try await checkHeader(pack), readShare > 0 { try await readFrames(pack) }
             } catch let error as BackupError where error.code == .damaged {
                 badPacks[id] = error.cause ?? error.message
                 damage(FinishedPack.name(id), error.cause ?? error.message)
@@ -134,6 +133,19 @@ public final class Check {
             }
             done += 1
             progress(done, sizes.count)
+        }
+    }
+
+    /// Without its header no frame of a pack can be opened, whatever its trailer says.
+    private func checkHeader(_ pack: PackReader.OpenPack) async throws -> Bool {
+        do {
+            try await repository.reader.readHeader(of: pack)
+            return true
+        } catch let error as BackupError where error.code == .damaged {
+            let problem = error.cause ?? error.message
+            badFrames[pack.id, default: []].append((0..<pack.trailer.ids.count, problem))
+            damage(FinishedPack.name(pack.id), problem)
+            return false
         }
     }
 

@@ -48,6 +48,9 @@ public actor Lease {
     private let state: State
     private var version: String
     private var isLost = false
+    /// On a store of this machine: a lock keeps others out, ends with this
+    /// process, and leaves nothing that would have to run out.
+    private let lock: ProcessLock?
 
     /// Seconds for which a lease holds without being renewed.
     public static let duration = 120.0
@@ -57,7 +60,11 @@ public actor Lease {
 
     static func objectName(_ purpose: String) -> String { "tmp/lease-\(purpose)" }
 
-    private init(_ store: any ObjectStore, _ name: String, _ state: State, _ version: String, _ ambient: Ambient) {
+    private init(
+        _ store: any ObjectStore, _ name: String, _ state: State, _ version: String, _ ambient: Ambient,
+        lock: ProcessLock? = nil
+    ) {
+        self.lock = lock
         self.store = store
         self.name = name
         self.ambient = ambient
@@ -69,6 +76,10 @@ public actor Lease {
     /// Takes the lease, or throws `.busy` and says who holds it.
     static func acquire(_ store: any ObjectStore, _ purpose: String, holder: String, ambient: Ambient) async throws -> Lease {
         let name = objectName(purpose)
+        if let lock = try processLock(store, purpose) {
+            let state = State(fence: 0, owner: "", holder: holder, nonce: "")
+            return Lease(store, name, state, "", ambient, lock: lock)
+        }
         let found = try await look(store, name)
         // What cannot be read may have been somebody's a moment ago: it runs out like any other.
         let before = found.flatMap { State.read($0.bytes) }
@@ -107,6 +118,16 @@ public actor Lease {
         }
     }
 
+    private static func processLock(_ store: any ObjectStore, _ purpose: String) throws -> ProcessLock? {
+        do {
+            return try store.processLock(purpose)
+        } catch let error as StoreError where error.kind == .exists {
+            throw BackupError(
+                .busy, "another process holds the lock for '\(purpose)' of \(store.location)",
+                hint: "Wait for it to end; the lock is gone when its process is.")
+        }
+    }
+
     private static func busy(_ purpose: String, _ state: State?, left: Double) -> BackupError {
         let holder = state.map { "held by \(printable($0.holder.utf8.prefix(200)))" } ?? "not readable"
         return BackupError(
@@ -122,6 +143,7 @@ public actor Lease {
     /// Reads the fence again: before each destructive step. Throws `.busy` when
     /// the lease is somebody else's by now.
     public func confirm() async throws {
+        guard lock == nil else { return }
         guard !isLost, let found = try await find() else { throw lost() }
         version = found.version
         // Written in time, but by now nearly run out: whoever looks takes it.
@@ -139,7 +161,9 @@ public actor Lease {
     }
 
     /// Writes the lease anew, so that it lasts another `duration`.
-    func renew() async throws { try await write(released: false) }
+    func renew() async throws {
+        if lock == nil { try await write(released: false) }
+    }
 
     private func write(released: Bool) async throws {
         guard !isLost else { throw lost() }
@@ -168,6 +192,7 @@ public actor Lease {
 
     /// Gives the lease back, if it is still ours. The object stays, for its number.
     func release() async {
+        if let lock { return lock.release() }
         guard !isLost else { return }
         try? await write(released: true)
         isLost = true

@@ -44,6 +44,7 @@ struct S3Failure: Error, Sendable {
     var serverTime: Int64?
     /// What the refused request was signed with.
     var keys: Credentials?
+    var signedRegion: String?
     /// The failure may still have had its effect: 5xx.
     var isUnknown: Bool { status >= 500 }
 

@@ -106,7 +106,8 @@ final class S3Client: Sendable {
         let keys = try await credentials.credentials()
         let wait = max(uploads.delay(call.body.count), call.expected.map { downloads.delay($0) } ?? downloads.debt())
         if wait > 0 { try await Task.sleep(for: .seconds(wait)) }
-        let request = request(call, keys, route.withLock { $0 }, host)
+        let route = route.withLock { $0 }
+        let request = request(call, keys, route, host)
         await flow.enter()
         let response: HTTPResponse
         do {
@@ -120,6 +121,7 @@ final class S3Client: Sendable {
         var failure = failure(in: response, to: call)
         flow.leave(overloaded: failure?.isOverload ?? false)
         failure?.keys = keys
+        failure?.signedRegion = route.region
         // Whoever is refused or finds a store in trouble may have the wrong address.
         if response.status < 500, ![301, 307, 308, 400, 401, 403, 429].contains(response.status) {
             self.route.withLock { $0.hasContact = true }
@@ -162,7 +164,8 @@ final class S3Client: Sendable {
     /// - Returns: what was mended, if it is worth another try
     private func correct(_ failure: S3Failure, _ call: S3Call, _ done: Set<Correction>) -> Correction? {
         let current = route.withLock { $0 }
-        if [301, 307, 308, 400, 403].contains(failure.status), let region = failure.region, region != current.region,
+        // Not the region of now: another of several first requests may have put it right meanwhile.
+        if [301, 307, 308, 400, 403].contains(failure.status), let region = failure.region, region != failure.signedRegion,
             !done.contains(.region)
         {
             route.withLock { $0.region = region }

@@ -97,16 +97,27 @@ public final class S3Store: ObjectStore {
     // MARK: - Removing
 
     public func delete(_ name: String) async throws {
+        // Behind a version that goes stands the one that it replaced.
+        var last: String?
+        while let version = try await deleteNewest(name, after: last) { last = version }
+    }
+
+    /// - Parameter last: the version that went before this one; where it is still there, that is all that can be done
+    /// - Returns: the version that went; nil where there are none
+    private func deleteNewest(_ name: String, after last: String?) async throws -> String? {
         var call = call("DELETE", name, "delete")
+        var version: String?
         // A marker would only hide the newest version, and a lock would say nothing.
         if versions.withLock({ $0 }) != false {
-            guard let found = try await head(name) else { return }
-            if let version = found.version { call.query.append(("versionId", version)) }
+            guard let found = try await head(name), last == nil || found.version != last else { return nil }
+            version = found.version
+            if let version { call.query.append(("versionId", version)) }
         }
         do {
             _ = try await perform(call)
+            return version
         } catch let error as StoreError where error.kind == .notFound {
-            return
+            return nil
         } catch var error as StoreError where error.kind == .denied {
             // AWS answers "access denied" for a locked version, to whomever.
             if let until = try? await info(name)?.lockedUntil, until > ambient.now() + client.skew {

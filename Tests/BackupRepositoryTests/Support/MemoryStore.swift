@@ -129,8 +129,8 @@ final class MemoryStore: ObjectStore {
         return Ambient(
             now: { memory.withLock { $0.now } + Int64(seconds * 1e9) },
             random: { count in
-                // Nobody looks at many of them, and a million cost a second.
-                if count > 4096 { return [UInt8](repeating: random.withLock { $0.bytes(1)[0] }, count: count) }
+                // Longer ones are a probe's test data, and cost it a second.
+                if count > 64 { return [UInt8](repeating: random.withLock { $0.bytes(1)[0] }, count: count) }
                 return seed == 0 ? Ambient.system.random(count) : random.withLock { $0.bytes(count) }
             })
     }

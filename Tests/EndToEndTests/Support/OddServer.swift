@@ -2,7 +2,7 @@ import BackupBase
 import Foundation
 import TestSupport
 
-/// A server that is not what one expects behind an endpoint; gone with its last reference.
+/// A server that is not what one expects behind an endpoint.
 final class OddServer {
     enum Manner: String {
         /// Accepts, and says nothing.
@@ -17,8 +17,9 @@ final class OddServer {
         case tls
     }
 
-    let port: Int
+    private let port: Int
     private let process = Process()
+    private let input = Pipe()
     private let folder: TemporaryDirectory
 
     private static let script = """
@@ -58,18 +59,27 @@ final class OddServer {
         sys.stdin.read()
         """
 
-    init(_ manner: Manner) throws {
+    /// Calls `body` with its port, and ends it.
+    static func with<Result>(_ manner: Manner, _ body: (Int) throws -> Result) throws -> Result {
+        let server = try OddServer(manner)
+        return try withExtendedLifetime(server) { try body(server.port) }
+    }
+
+    private init(_ manner: Manner) throws {
         folder = try TemporaryDirectory("odd")
         if manner == .tls {
             let made = try Program.tool(
                 "openssl",
-                ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", folder("key"),
-                    "-out", folder("certificate"), "-addext", "subjectAltName=IP:127.0.0.1"])
+                [
+                    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout",
+                    folder("key"),
+                    "-out", folder("certificate"), "-addext", "subjectAltName=IP:127.0.0.1",
+                ])
             guard made.status == 0 else { throw BackupError(.failed, made.errors) }
         }
         process.executableURL = URL(filePath: "/usr/bin/env")
         process.arguments = ["python3", "-c", Self.script, manner.rawValue, folder("port"), folder.path]
-        process.standardInput = Pipe()
+        process.standardInput = input
         try process.run()
         var found: Int?
         while found == nil, process.isRunning {
@@ -81,7 +91,8 @@ final class OddServer {
     }
 
     deinit {
-        process.terminate()
+        // Not by a signal: a child of a thread that blocks it has it blocked too.
+        try? input.fileHandleForWriting.close()
         process.waitUntilExit()
     }
 }
