@@ -1,7 +1,7 @@
 # Each target does everything it needs: dependencies first, then the work.
 SWIFT ?= swift
 
-.PHONY: build strict-s3 test lint format bench fuzz demo
+.PHONY: build strict-s3 test test-s3 lint format bench fuzz demo
 
 build:            ## the optimized program: .build/release/bgbackup
 	@scripts/install-deps
@@ -19,6 +19,10 @@ test: lint strict-s3 ## all tests; what cannot run here says so and is skipped
 	python3 Tests/StrictS3/check.py .build-strict/release/strict-s3 || [ $$? = 77 ]
 	$(SWIFT) test --skip-build --filter ObjectStorageTests
 	$(SWIFT) test --skip-build --skip ObjectStorageTests
+
+test-s3: strict-s3 ## the end-to-end tests once more, on each S3 server
+	@scripts/install-deps --test
+	scripts/test-s3
 
 lint:             ## layers, documents, format
 	@scripts/check-layers

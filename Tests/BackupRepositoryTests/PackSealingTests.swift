@@ -37,12 +37,15 @@ import Testing
 
     // MARK: - Through the reader
 
+    private static let blocks: [[UInt8]] = {
+        var random = Seeded(3)
+        return (0..<4).map { _ in random.bytes(600 << 10) }
+    }()
+
     /// A pack of several frames that is too large to come whole with its trailer.
     private func pack(on store: MemoryStore) async throws -> (Repository, ObjectID) {
         let repository = try await Repository.written(on: store)
-        var random = Seeded(3)
-        let blocks = (0..<4).map { _ in random.bytes(600 << 10) }
-        let places = try await repository.store(blocks, cohort: .writtenOnce)
+        let places = try await repository.store(Self.blocks, cohort: .writtenOnce)
         #expect(Set(places.map(\.pack)).count == 1)
         return (repository.seen(), places[0].pack)
     }
@@ -73,7 +76,7 @@ import Testing
     @Test func `concurrent readers of a pack read its header at most once`() async throws {
         let store = MemoryStore()
         let (repository, id) = try await pack(on: store)
-        for _ in 0..<20 {
+        for _ in 0..<8 {
             let fresh = repository.seen()
             let pack = try await fresh.reader.pack(id)
             store.restart()

@@ -41,7 +41,8 @@ struct ScriptTests {
         #expect(result.errors.contains("Newcomer"))
     }
 
-    @Test(arguments: ["demo", "install-deps", "make-golden"]) func `Scripts explain themselves, and refuse what they do not know`(
+    @Test(arguments: ["demo", "install-deps", "make-golden", "test-s3"])
+    func `Scripts explain themselves, and refuse what they do not know`(
         name: String
     ) throws {
         let script = Program.root + "scripts/" + name

@@ -3,6 +3,7 @@ import Crypto
 import Foundation
 import ObjectStorage
 import TestSupport
+import Testing
 
 @testable import BackupRepository
 
@@ -150,6 +151,17 @@ extension Entry {
     static let plain = Metadata(mode: 0o755, owner: 0, group: 0, modified: 0, attributes: [])
 
     static func file(_ name: String, _ content: Content) -> Entry { Entry(path: Array(name.utf8), kind: .file(plain, content)) }
+}
+
+/// Stretches new passwords as little as a slot may ask for: a debug build takes half a second otherwise.
+struct CheapPasswords: SuiteTrait, TestTrait, TestScoping {
+    var isRecursive: Bool { true }
+
+    func provideScope(
+        for test: Test, testCase: Test.Case?, performing function: @concurrent @Sendable () async throws -> Void
+    ) async throws {
+        try await KeySlot.$cost.withValue((n: 1 << 10, r: 8, p: 1)) { try await function() }
+    }
 }
 
 /// The error that `body` throws, or nil.
