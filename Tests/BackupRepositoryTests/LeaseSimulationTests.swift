@@ -143,7 +143,7 @@ import Testing
                 if waited <= Lease.margin {
                     if newest != fence {
                         book.wrong.append(
-                            "run \(actor) takes away with \(fence), \(waited) s after its confirmation, and the newest is \(newest ?? 0)"
+                            "run \(actor) takes away with \(fence), \(waited) s after confirming; the newest is \(newest ?? 0)"
                         )
                     }
                 } else {

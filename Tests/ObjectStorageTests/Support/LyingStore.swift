@@ -63,8 +63,8 @@ final class LyingStore: ObjectStore {
     private func write(_ name: String, _ bytes: [UInt8], _ state: inout State) {
         var bytes = bytes
         if lie == .storesNothing || lie == .losesEmpty && bytes.isEmpty { return }
-        if lie == .cutsLarge, bytes.count > 1_000_000 { bytes.removeLast() }
-        if lie == .flipsLarge, bytes.count > 1_000_000 { bytes[bytes.count / 2] ^= 1 }
+        if lie == .cutsLarge, bytes.count > 200_000 { bytes.removeLast() }
+        if lie == .flipsLarge, bytes.count > 200_000 { bytes[bytes.count / 2] ^= 1 }
         state.counter += 1
         state.old[name] = state.objects[name]
         state.objects[name] = Object(bytes: bytes, version: lie == .oneVersionForAll ? 1 : state.counter, modified: now)
