@@ -8,7 +8,7 @@ operation  more                  does
 bucket     name, lock            makes a bucket, with Object Lock if it says so
 list       prefix                answers [[key, size, etag]…], sorted by key
 upload     folder, prefix, omit  stores every file below the folder; not those whose path starts with an item of omit
-download   prefix, folder        writes every object below the prefix as a file
+download   prefix, folder, omit  writes every object below the prefix as a file, but those
 remove     prefix                removes every object below the prefix
 copy       from, to              copies one object
 put        key, file             stores one file
@@ -79,7 +79,9 @@ def perform(order, s3, pool):
         case "download":
             keys = [item["Key"] for item in listed(s3, bucket, order["prefix"])]
             root = Path(order["folder"])
-            list(pool.map(lambda key: fetch(key, root / key[len(order["prefix"]):]), keys))
+            names = [key[len(order["prefix"]):] for key in keys]
+            wanted = [name for name in names if not name.startswith(tuple(order.get("omit", [])))]
+            list(pool.map(lambda name: fetch(order["prefix"] + name, root / name), wanted))
         case "remove":
             keys = [item["Key"] for item in listed(s3, bucket, order["prefix"])]
             list(pool.map(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys))

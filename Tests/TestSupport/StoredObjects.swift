@@ -41,12 +41,13 @@ public struct StoredObjects: Sendable {
         }
     }
 
-    /// Writes every object as a file below the folder, which is made.
+    /// Writes every object as a file below the folder, which is made. Of a
+    /// server without what is below `tmp/`: rclone lists for a while what is gone.
     public func download(to folder: String) throws {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         switch place {
         case .directory(let path): try copy("\(path)/.", folder)
-        case .prefix(let own): _ = try own.perform("download", ["prefix": own.name, "folder": folder])
+        case .prefix(let own): _ = try own.perform("download", ["prefix": own.name, "folder": folder, "omit": ["tmp/"]])
         }
     }
 

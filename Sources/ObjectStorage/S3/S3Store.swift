@@ -12,9 +12,9 @@ public final class S3Store: ObjectStore {
     public var location: String { place.location }
     /// Packs on their way at once: with more, memory would not stay within 300 MiB.
     public var parallelPuts: Int { 2 }
-    /// A third of a pack: few requests, and six of them at once stay within 300 MiB.
+    /// A third of a pack: few requests, and four of them at once stay near 300 MiB.
     public var readSize: Int { 23 << 20 }
-    public var parallelGets: Int { 6 }
+    public var parallelGets: Int { 4 }
     public var lockDuration: Int64? { place.lockMode == nil ? nil : place.lockFor }
 
     let client: S3Client
