@@ -15,10 +15,26 @@ public final class AlignedBuffer: @unchecked Sendable {
 
     public init(capacity: Int) {
         self.capacity = (capacity + Self.alignment - 1) / Self.alignment * Self.alignment
-        pointer = .allocate(byteCount: max(self.capacity, Self.alignment), alignment: Self.alignment)
+        pointer =
+            self.capacity >= Self.mappedFrom
+            ? Self.mapped(self.capacity)
+            : .allocate(byteCount: max(self.capacity, Self.alignment), alignment: Self.alignment)
     }
 
-    deinit { pointer.deallocate() }
+    deinit {
+        if capacity >= Self.mappedFrom { munmap(pointer, capacity) } else { pointer.deallocate() }
+    }
+
+    /// Bytes from which on a buffer has pages of its own, which go when it goes:
+    /// the allocator keeps what is smaller than 32 MiB (`bgb_tame_malloc`), and
+    /// would keep several reads of an object store.
+    private static let mappedFrom = 8 << 20
+
+    private static func mapped(_ count: Int) -> UnsafeMutableRawPointer {
+        let memory = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let memory, memory != MAP_FAILED else { preconditionFailure("no memory for \(count) bytes") }
+        return memory
+    }
 
     /// The bytes in use.
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: pointer, count: count) }
