@@ -11,14 +11,15 @@ strict-s3:        ## the strict S3 server of the tests: .build-strict/release/st
 	@scripts/install-deps
 	$(SWIFT) build -c release --package-path Tests/StrictS3 --scratch-path .build-strict --product strict-s3
 
-# Tests that wait for sockets first, in a process of their own: those that wait
-# for programs hold every thread of the cooperative pool.
+# Three processes: those that wait for sockets are alone, and those that wait for
+# programs come last, because they hold every thread of the cooperative pool.
 test: lint strict-s3 ## all tests; what cannot run here says so and is skipped
 	@scripts/install-deps --test
 	$(SWIFT) build --build-tests
 	python3 Tests/StrictS3/check.py .build-strict/release/strict-s3 || [ $$? = 77 ]
 	$(SWIFT) test --skip-build --filter ObjectStorageTests
-	$(SWIFT) test --skip-build --skip ObjectStorageTests
+	$(SWIFT) test --skip-build --skip 'ObjectStorageTests|EndToEndTests|FaultTests'
+	$(SWIFT) test --skip-build --filter 'EndToEndTests|FaultTests'
 
 test-s3: strict-s3 ## the end-to-end tests once more, on each S3 server
 	@scripts/install-deps --test

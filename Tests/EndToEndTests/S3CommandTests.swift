@@ -75,10 +75,10 @@ struct S3CommandTests {
     func `A restore that was killed goes on with --resume`(kind: S3Server.Kind) throws {
         let workspace = try Workspace.ready("resume", kind: kind)
         let volume = try Volume(workspace.path("volume"))
-        for name in ["a/matrix.dat", "b/matrix.dat", "c/matrix.dat"] { try volume.writeRandom(name, megabytes: 8) }
+        for name in ["a/matrix.dat", "b/matrix.dat", "c/matrix.dat"] { try volume.writeRandom(name, megabytes: 20) }
         try workspace.backup(volume)
-        // So slow that it cannot be over before it is looked at.
-        let slow = ["restore", "latest", "--target", workspace.path("target"), "--limit-download", "4MiB"]
+        // Three reads, seconds apart: what the first one brought is there long before the last one ends.
+        let slow = ["restore", "latest", "--target", workspace.path("target"), "--limit-download", "5MiB"]
         let restore = try workspace.start(slow)
         try restore.wait {
             try Int(volume.shell("du -sk ../target 2>/dev/null | cut -f1 | grep . || echo 0").dropLast())! > 4 << 10
