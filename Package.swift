@@ -40,7 +40,13 @@ let package = Package(
         .target(
             name: "ObjectStorage", dependencies: ["BackupBase", "CLinux", "CCurl", "CExpat", crypto],
             swiftSettings: settings),
-        .target(name: "VolumeIO", dependencies: ["BackupBase", "CLinux"], swiftSettings: settings),
+        .target(
+            name: "VolumeIO",
+            dependencies: [
+                "BackupBase", "CLinux", .product(name: "Subprocess", package: "swift-subprocess"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
         .target(name: "QdrantStorage", dependencies: ["BackupBase"], swiftSettings: settings),
         .target(
             name: "BackupRepository",

@@ -19,6 +19,14 @@ public struct BackupOptions: Sendable {
     public var cacheDirectory: String?
     /// Text that names the program and its version.
     public var agent: String
+    /// How to have the volume at one moment; nil: the best way that works.
+    public var capture: CaptureMethod?
+    /// The program that makes the snapshot for `freeze`.
+    public var captureHook: String?
+    /// Seconds for which writes may be held.
+    public var maxFreeze = 10.0
+    /// Whether the capture stays for the next backup to compare with.
+    public var keepsCapture = true
 
     public init(path: String, node: String, agent: String) {
         self.path = path
@@ -32,6 +40,8 @@ public struct BackupReport: Sendable {
     public var snapshot: SnapshotName?
     public var parent: ObjectID?
     public var capture = "none"
+    /// Why it was captured in this way.
+    public var captureReason = ""
     public var consistency = SnapshotRecord.Consistency.fuzzy
     public var filesNew = 0
     public var filesChanged = 0
@@ -41,6 +51,10 @@ public struct BackupReport: Sendable {
     /// Apparent bytes of all files.
     public var bytesTotal: Int64 = 0
     public var bytesRead: Int64 = 0
+    /// Bytes read to see whether what should not have changed did not; not in `bytesRead`.
+    public var bytesAudited: Int64 = 0
+    /// Bytes that only the capture kept by the run before had any more, as far as files tell.
+    public var bytesPinned: Int64 = 0
     /// Bytes of plaintext no pack held before.
     public var bytesNew: Int64 = 0
     public var bytesStored: Int64 = 0
@@ -63,15 +77,19 @@ public final class BackupRun {
     /// take as values, and volumes have millions of files.
     typealias Contents = [Int: [UInt8]]
 
-    private let repository: Repository
-    private let options: BackupOptions
-    private let board: ProgressBoard
-    private let ambient: Ambient
-    private var report = BackupReport()
-    private var state: LocalState?
+    let repository: Repository
+    let options: BackupOptions
+    let board: ProgressBoard
+    let ambient: Ambient
+    var report = BackupReport()
+    var state: LocalState?
+    /// Block lists, where a capture is kept to compare with.
+    var lists: BlockListStore?
+    /// Read everything: tracking was caught in a lie, or the operator says so.
+    var readsAll: Bool
     private var nextState: LocalState.Builder
-    private let contentHasher: BlockHasher
-    private let digestHasher: BlockHasher
+    let contentHasher: BlockHasher
+    let digestHasher: BlockHasher
 
     /// Stretches read at once: what keeps a disk busy while two cores hash and
     /// compress; memory grows with it (docs/architecture.md, "Memory").
@@ -82,6 +100,7 @@ public final class BackupRun {
         self.options = options
         self.board = board
         self.ambient = ambient
+        readsAll = options.rescan
         nextState = LocalState.Builder(hasher: repository.keys.stateHasher)
         contentHasher = repository.keys.blockHasher
         digestHasher = repository.keys.digestHasher
@@ -97,25 +116,18 @@ public final class BackupRun {
         let names = try await repository.snapshotNames()
         state = openState(place, listed: names)
         report.parent = state?.snapshot
-
-        let volume = try VolumeScan(path: options.path, problem: { self.note($0) })
-        report.excluded = volume.excluded
-        report.bytesTotal = volume.totalBytes
-        var contents = takeUnchanged(volume)
-        let files = volume.filesToRead { contents[$0] != nil }
-        board.update {
-            $0.phase = .read
-            $0.bytesTotal = files.reduce(0) { $0 + $1.size }
-            $0.filesTotal = files.count
-        }
+        lists = place.flatMap { BlockListStore(directory: "\($0).blocks", hasher: repository.keys.stateHasher) }
         if options.dryRun {
-            report.bytesRead = files.reduce(0) { $0 + $1.size }
+            try dryRun()
             report.duration = monotonicSeconds() - clock
             return report
         }
+        var captured: Captured?
+        defer { captured?.capture?.release() }
         let manifest = try await repository.withWriter(cache: options.cacheDirectory, width: Self.width) { writer in
-            try await self.read(files, of: volume, into: writer, &contents)
-            let tickets = try await self.writeManifest(volume, contents, writer)
+            let taken = try await self.captureAndRead(writer)
+            captured = taken
+            let tickets = try await self.writeManifest(taken.volume, taken.contents, writer)
             try await writer.finish()
             self.report.bytesNew = writer.bytesNew
             self.report.bytesStored = writer.bytesStored
@@ -123,14 +135,25 @@ public final class BackupRun {
             for place in tickets { extents.append(Self.location(place, writer)) }
             return extents
         }
+        guard let captured else { preconditionFailure("the writer ran without a capture") }
         board.update { $0.phase = .finish }
-        let record = record(volume, lineage, names, started)
+        let record = record(captured.volume, lineage, names, started)
         let (name, stored) = try await repository.commit(record, manifest: manifest)
         report.snapshot = name
         report.bytesStored += Int64(stored)
-        keepState(place, volume, contents, name)
+        keep(captured, name)
+        keepState(place, captured.volume, captured.contents, name)
         report.duration = monotonicSeconds() - clock
         return report
+    }
+
+    /// What would be read, without a capture: a dry run changes nothing.
+    private func dryRun() throws {
+        let volume = try openVolume { self.note($0) }
+        let contents = takeUnchanged(volume)
+        let files = volume.filesToRead { contents[$0] != nil }
+        report.bytesRead = files.reduce(0) { $0 + $1.size }
+        summarize(volume, contents)
     }
 
     // MARK: - State
@@ -174,125 +197,6 @@ public final class BackupRun {
         }
     }
 
-    // MARK: - Unchanged files
-
-    private func takeUnchanged(_ volume: VolumeScan) -> Contents {
-        var contents: Contents = [:]
-        for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
-            guard let found = state?.find(node.path) else {
-                report.filesNew += 1
-                continue
-            }
-            if volume.canBeUnchanged, !options.rescan, !found.racy, found.stamp == LocalState.Stamp(node.stat),
-                (try? Content(decoding: found.content)) != nil
-            {
-                contents[index] = Array(found.content)
-                report.filesUnmodified += 1
-            } else {
-                report.filesChanged += 1
-            }
-        }
-        return contents
-    }
-
-    // MARK: - Reading
-
-    private func read(
-        _ files: [FileToRead], of volume: VolumeScan, into writer: RepositoryWriter, _ contents: inout Contents
-    ) async throws {
-        var finished: [FileAssembly] = []
-        let queue = ReadQueue(files, open: volume.opener)
-        let (buffers, hasher, opener) = (writer.buffers, contentHasher, volume.opener)
-        var pieces = OrderedMap<ReadQueue.Work, ReadOutcome>(
-            width: Self.width, on: repository.executor, from: { queue.take() },
-            transform: { ReadQueue.perform($0, opener, buffers, hasher) })
-        var current: FileAssembly?
-        var failed: Int?
-        do {
-            while let outcome = try await pieces.next() {
-                switch outcome {
-                case .failed(let file, let error):
-                    if failed != file.node { note(error) }
-                    failed = file.node
-                    current = nil
-                case .piece(let piece) where piece.file.node == failed:
-                    writer.buffers.give(piece.region.buffer)
-                case .piece(let piece):
-                    if let complete = try await take(piece, into: &current, writer, &failed) { finished.append(complete) }
-                }
-            }
-        } catch {
-            await pieces.abandon()
-            throw error
-        }
-        try await resolve(finished, writer, &contents)
-    }
-
-    /// Stores a piece; returns the file when it was the last one.
-    private func take(
-        _ piece: FilePiece, into current: inout FileAssembly?, _ writer: RepositoryWriter, _ failed: inout Int?
-    ) async throws -> FileAssembly? {
-        report.bytesRead += Int64(piece.bytesRead)
-        guard piece.bytesRead == piece.expected else {
-            note(piece.file.path, "became shorter while it was read: left out")
-            writer.buffers.give(piece.region.buffer)
-            failed = piece.file.node
-            current = nil
-            return nil
-        }
-        var assembly = current ?? FileAssembly(piece, digest: digestHasher)
-        current = nil
-        assembly.add(piece, try await writer.add(piece.region, cohort: piece.file.cohort))
-        board.update { $0.bytesDone += Int64(piece.bytesRead) }
-        guard piece.isLast else {
-            current = assembly
-            return nil
-        }
-        assembly.finish()
-        noteIfChanged(piece)
-        board.update { $0.filesDone += 1 }
-        return assembly
-    }
-
-    /// A file that moved between its opening and its last read is stored as it
-    /// was read, and named: it may be a mixture of two moments.
-    private func noteIfChanged(_ piece: FilePiece) {
-        if piece.stat.size > piece.size {
-            note(piece.file.path, "grew between scan and reading: its first \(formatBytes(piece.size)) are in the snapshot")
-            return
-        }
-        do {
-            let now = LocalState.Stamp(try piece.source.stat())
-            if now != LocalState.Stamp(piece.stat) { note(piece.file.path, "changed while it was read") }
-        } catch {
-            note(error)
-        }
-    }
-
-    /// Turns finished files into contents once every block has its pack.
-    private func resolve(
-        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout Contents
-    ) async throws {
-        try await writer.settleTickets()
-        var waiting: [(assembly: FileAssembly, parts: [RepositoryWriter.Place])] = []
-        for assembly in finished {
-            switch assembly.draft(writer) {
-            case .inline(let content): contents[assembly.file.node] = content.encoded
-            case .indirect(let parts):
-                var places: [RepositoryWriter.Place] = []
-                for part in parts { places.append(try await storeMetadata(part.encoded, writer)) }
-                waiting.append((assembly, places))
-            }
-        }
-        guard !waiting.isEmpty else { return }
-        try await writer.settleTickets()
-        for (assembly, places) in waiting {
-            var parts = Extents()
-            for place in places { parts.append(Self.location(place, writer)) }
-            contents[assembly.file.node] = assembly.content(parts: parts).encoded
-        }
-    }
-
     // MARK: - Manifest
 
     private func writeManifest(
@@ -309,7 +213,7 @@ public final class BackupRun {
         return places
     }
 
-    private func storeMetadata(_ bytes: [UInt8], _ writer: RepositoryWriter) async throws -> RepositoryWriter.Place {
+    func storeMetadata(_ bytes: [UInt8], _ writer: RepositoryWriter) async throws -> RepositoryWriter.Place {
         let buffer = writer.buffers.take()
         buffer.memory.copyBytes(from: bytes)
         buffer.count = bytes.count
@@ -317,7 +221,7 @@ public final class BackupRun {
         return try await writer.add(HashedRegion(buffer: buffer, blocks: [block]), cohort: .metadata)[0]
     }
 
-    private static func location(_ place: RepositoryWriter.Place, _ writer: RepositoryWriter) -> Location {
+    static func location(_ place: RepositoryWriter.Place, _ writer: RepositoryWriter) -> Location {
         switch place {
         case .stored(let location): location
         case .new(let ticket): writer.location(ofTicket: ticket)
@@ -338,6 +242,7 @@ public final class BackupRun {
                 "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
                 "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
                 "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
+                "bytes_audited": report.bytesAudited, "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])
     }
 
@@ -353,6 +258,6 @@ public final class BackupRun {
 
     // MARK: - Problems
 
-    private func note(_ error: SourceError) { report.problems.append("\(error)") }
-    private func note(_ path: [UInt8], _ text: String) { report.problems.append("\(printable(path)) \(text)") }
+    func note(_ error: SourceError) { report.problems.append("\(error)") }
+    func note(_ path: [UInt8], _ text: String) { report.problems.append("\(printable(path)) \(text)") }
 }

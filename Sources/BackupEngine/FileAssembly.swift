@@ -17,34 +17,58 @@ struct FileAssembly {
     private var blocks = 0
     private var digest: BlockHasher.FileDigest
     private let blockSize: Int
+    /// The ids of all blocks, for the next run; nil where that is not wanted.
+    private var ids: [BlockID]?
 
-    init(_ piece: FilePiece, digest hasher: BlockHasher) {
+    /// - Parameter keepsIDs: whether the next run wants to know the blocks
+    init(_ piece: FilePiece, digest hasher: BlockHasher, keepsIDs: Bool) {
         file = piece.file
         size = piece.size
         ranges = piece.dataRanges
         blockSize = piece.file.kind.blockSize
         digest = hasher.fileDigest(size: piece.size, blockSize: blockSize)
+        if keepsIDs, BlockList.isWorthKeeping(piece.file, size: piece.size) { ids = [] }
     }
 
-    /// Adds a piece's blocks; holes between pieces become zero blocks.
-    mutating func add(_ piece: FilePiece, _ places: [RepositoryWriter.Place]) {
-        addZero(Int(piece.offset / Int64(blockSize)) - blocks)
+    /// Adds a piece's blocks, and those before it that were not read: zeros in
+    /// a hole, or what the parent snapshot has.
+    /// - Throws: `TrackingLie` where an audit finds another block than the parent's
+    mutating func add(_ piece: FilePiece, _ places: [RepositoryWriter.Place]) throws {
+        if piece.isAudit, let parent = file.parent { try parent.check(piece) }
+        fill(upTo: Int(piece.offset / Int64(blockSize)))
         for (block, place) in zip(piece.region.blocks, places) {
             blocks += 1
             if let id = block.id { digest.add(id) } else { digest.addZero(1) }
+            ids?.append(block.id ?? .zero)
             append(place)
         }
     }
 
     /// Fills up to the end, after the last piece.
     mutating func finish() {
-        addZero(Int((size + Int64(blockSize) - 1) / Int64(blockSize)) - blocks)
+        fill(upTo: Int((size + Int64(blockSize) - 1) / Int64(blockSize)))
+    }
+
+    private mutating func fill(upTo end: Int) {
+        guard let parent = file.parent?.list else { return addZero(end - blocks) }
+        while blocks < end {
+            let (id, place) = parent.block(blocks)
+            guard let place else {
+                addZero(1)
+                continue
+            }
+            blocks += 1
+            digest.add(id)
+            ids?.append(id)
+            append(.stored(place))
+        }
     }
 
     private mutating func addZero(_ count: Int) {
         guard count > 0 else { return }
         blocks += count
         digest.addZero(count)
+        ids?.append(contentsOf: repeatElement(.zero, count: count))
         if case .zero(let before)? = runs.last {
             runs[runs.count - 1] = .zero(before + count)
         } else {
@@ -78,8 +102,8 @@ struct FileAssembly {
         case indirect([Content.Part])
     }
 
-    /// The block list, once the writer has settled its tickets.
-    func draft(_ writer: RepositoryWriter) -> Draft {
+    /// Where everything is, once the writer has settled its tickets.
+    func whole(_ writer: RepositoryWriter) -> Content.Part {
         var extents = Extents()
         for run in runs {
             switch run {
@@ -90,9 +114,21 @@ struct FileAssembly {
                 for next in ticket..<ticket + count { extents.append(writer.location(ofTicket: next)) }
             }
         }
-        let whole = Content.Part(dataRanges: ranges, extents: extents)
+        return Content.Part(dataRanges: ranges, extents: extents)
+    }
+
+    func draft(_ whole: Content.Part) -> Draft {
         if whole.encoded.count <= Self.inlineLimit { return .inline(content(.inline(whole))) }
         return .indirect(split(whole))
+    }
+
+    /// Blocks whose ids are in memory.
+    var idCount: Int { ids?.count ?? 0 }
+
+    /// Gives the ids away, once they are needed no more.
+    mutating func takeIDs() -> [BlockID]? {
+        defer { ids = nil }
+        return ids
     }
 
     /// The content of an indirect draft, once its parts are stored.

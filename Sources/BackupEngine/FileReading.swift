@@ -11,6 +11,9 @@ struct FileToRead: Sendable {
     let path: [UInt8]
     let size: Int64
     let kind: FileClass
+    /// The file's blocks as the parent snapshot has them, and which of them may
+    /// have changed: the others are not read.
+    let parent: TrackedParent?
 
     var cohort: Cohort {
         switch kind.lifetime {
@@ -38,6 +41,8 @@ struct FilePiece: Sendable {
     /// Bytes that were to be there.
     let expected: Int
     let isLast: Bool
+    /// Read to see whether what should not have changed did not.
+    var isAudit = false
 }
 
 /// A file whose reading failed: the source's error, never the repository's.
@@ -58,6 +63,7 @@ final class ReadQueue {
         let isFirst: Bool
         let isLast: Bool
         let failure: SourceError?
+        var isAudit = false
     }
 
     struct OpenFile: Sendable {
@@ -108,6 +114,7 @@ final class ReadQueue {
     /// but a file has at least one piece, its last.
     private func continueCurrent() -> Work? {
         guard let (file, open, offset) = current else { return nil }
+        if let parent = file.parent { return continueTracked(parent, file, open, offset) }
         let start = Self.firstStretch(from: offset, open.dataRanges) ?? open.stat.size
         let end = min(start + Self.stretch, open.stat.size)
         let following = Self.firstStretch(from: end, open.dataRanges)
@@ -115,6 +122,17 @@ final class ReadQueue {
         return Work(
             file: file, open: open, range: start..<max(start, end), isFirst: offset == 0, isLast: following == nil,
             failure: nil)
+    }
+
+    /// The next read of a file of which most is known. `offset` counts its reads.
+    private func continueTracked(_ parent: TrackedParent, _ file: FileToRead, _ open: OpenFile, _ offset: Int64) -> Work {
+        let index = Int(offset)
+        let read = index < parent.reads.count ? parent.reads[index] : nil
+        let isLast = index + 1 >= parent.reads.count
+        current = isLast ? nil : (file, open, offset + 1)
+        return Work(
+            file: file, open: open, range: read?.range.clamped(to: 0..<open.stat.size) ?? open.stat.size..<open.stat.size,
+            isFirst: index == 0, isLast: isLast, failure: nil, isAudit: read?.isAudit ?? false)
     }
 
     /// Start of the first stretch at or behind `offset` that holds data.
@@ -147,7 +165,8 @@ final class ReadQueue {
                 FilePiece(
                     file: work.file, source: open.source, dataRanges: work.isFirst ? clipped(open, work) : [],
                     stat: open.stat, size: work.open == nil ? min(open.stat.size, stretch) : open.stat.size,
-                    offset: range.lowerBound, region: region, bytesRead: got, expected: wanted, isLast: work.isLast))
+                    offset: range.lowerBound, region: region, bytesRead: got, expected: wanted, isLast: work.isLast,
+                    isAudit: work.isAudit))
         } catch {
             buffers.give(buffer)
             return .failed(work.file, error)

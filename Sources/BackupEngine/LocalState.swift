@@ -170,7 +170,8 @@ enum LocalFile {
     }
 
     /// Writes aside, forces to the disk and renames: old or new, never a mixture.
-    static func replace(_ path: String, with bytes: [UInt8]) -> Bool {
+    /// - Parameter durably: false where a mixture is noticed by who reads it
+    static func replace(_ path: String, with bytes: [UInt8], durably: Bool = true) -> Bool {
         let aside = path + ".new"
         let descriptor = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return false }
@@ -180,7 +181,7 @@ enum LocalFile {
             if written <= 0 { break }
             offset += written
         }
-        let whole = offset == bytes.count && fdatasync(descriptor) == 0
+        let whole = offset == bytes.count && (!durably || fdatasync(descriptor) == 0)
         close(descriptor)
         guard whole, rename(aside, path) == 0 else {
             unlink(aside)

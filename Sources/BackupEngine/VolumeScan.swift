@@ -19,50 +19,52 @@ struct VolumeScan {
     /// Nodes that are another name of an earlier one, and which.
     private var links: [Int: Int] = [:]
     private let scanStart: Int64
+    private var scanEnd: Int64 = 0
 
     /// Nanoseconds: a file that moved later than this before the scan is read
     /// again next time. Kernel time stamps advance in steps of 1 to 10 ms, of a
     /// second or two on older file systems.
     private static let racyWindow: Int64 = 2_000_000_000
 
-    /// Throws `.sourceUnreadable`; single names that cannot be read go to `problem`.
-    init(path: String, problem: (SourceError) -> Void) throws {
-        scanStart = Ambient.system.now()
-        var status = stat()
-        guard stat(path, &status) == 0 else {
-            throw BackupError(
-                .sourceUnreadable, "cannot read \(path): \(String(cString: strerror(errno)))",
-                hint: "Give the storage directory, block device or raw image to back up.")
-        }
-        do {
-            if status.st_mode & S_IFMT == S_IFDIR {
-                kind = .tree
-                let tree = try SourceTree(path: path)
-                canBeUnchanged = tree.noticesMappedWrites
-                opener = { file throws(SourceError) in try tree.open(file.path) }
-                try scan(tree, problem)
-            } else {
-                kind = .device
-                canBeUnchanged = status.st_mode & S_IFMT == S_IFREG
-                opener = { _ throws(SourceError) in try SourceFile.device(path: path) }
-                try describeDevice(path)
-            }
-        } catch let error as SourceError {
-            throw BackupError(.sourceUnreadable, "cannot read \(path)", cause: error)
-        }
-    }
-
-    private mutating func scan(_ tree: SourceTree, _ problem: (SourceError) -> Void) throws {
-        if tree.holds(RestoreMarker.name) {
+    /// A directory, as `view` shows it.
+    ///
+    /// - Parameters:
+    ///   - moment: nanoseconds since 1970, not later than what the view shows; nil: now
+    ///   - problem: gets what could not be read
+    init(_ view: any VolumeView, moment: Int64? = nil, problem: (SourceError) -> Void) throws {
+        scanStart = moment ?? Ambient.system.now()
+        kind = .tree
+        canBeUnchanged = view.noticesMappedWrites
+        opener = { file throws(SourceError) in try view.open(file.path) }
+        if (try? view.open(Array(RestoreMarker.name.utf8))) != nil {
             throw BackupError(
                 .sourceUnreadable, "the volume is a restore that did not end",
                 hint: "Finish it with 'bgbackup restore --resume' before it is backed up.")
         }
+        try scan(view, problem)
+    }
+
+    /// A block device or a raw image.
+    init(device path: String) throws {
+        scanStart = Ambient.system.now()
+        kind = .device
+        opener = { _ throws(SourceError) in try SourceFile.device(path: path) }
+        do throws(SourceError) {
+            let file = try SourceFile.device(path: path)
+            try file.settle()
+            let stat = try file.stat()
+            canBeUnchanged = stat.kind == .file
+            describe(path, stat)
+        } catch {
+            throw BackupError(.sourceUnreadable, "cannot read \(path)", cause: error)
+        }
+    }
+
+    private mutating func scan(_ view: any VolumeView, _ problem: (SourceError) -> Void) throws {
         var excluded = 0
         var found: [ScannedNode] = []
         var special: [[UInt8]] = []
-        try tree.scan(
-            settle: true,
+        try view.scan(
             exclude: { path, _ in
                 let scratch = ScratchPath.matches(path)
                 if scratch { excluded += 1 }
@@ -75,6 +77,7 @@ struct VolumeScan {
         for path in special { problem(SourceError(path: path, operation: "back up a socket, pipe or device", errno: EINVAL)) }
         self.excluded = excluded
         nodes = found
+        scanEnd = Ambient.system.now()
         findLinks()
     }
 
@@ -94,10 +97,7 @@ struct VolumeScan {
         }
     }
 
-    private mutating func describeDevice(_ path: String) throws {
-        let file = try SourceFile.device(path: path)
-        try file.settle()
-        let stat = try file.stat()
+    private mutating func describe(_ path: String, _ stat: FileStat) {
         let name = path.split(separator: "/").last.map { Array($0.utf8) } ?? Array("device".utf8)
         var root = stat
         root.mode = 0o755
@@ -111,15 +111,30 @@ struct VolumeScan {
     /// Whether a node is a file that is not another name of an earlier one.
     func holdsContent(_ index: Int) -> Bool { nodes[index].kind == .file && links[index] == nil }
 
+    /// Of another pass over the same volume: whether nothing happened in between.
+    func isUnchanged(since earlier: VolumeScan) -> Bool {
+        nodes.count == earlier.nodes.count
+            && zip(nodes, earlier.nodes).allSatisfy { now, before in
+                now.isUnchanged(since: before) && !earlier.isFresh(before.stat)
+            }
+    }
+
+    /// Whether a file may have changed right after it was looked at, and show nothing of it.
+    func isFresh(_ stat: FileStat) -> Bool { LookSpan(from: scanStart, to: scanEnd).isFresh(stat) }
+
+    /// Whether anything of the volume changed in this time, or may have.
+    func holdsChange(in span: LookSpan) -> Bool { nodes.contains { span.isFresh($0.stat) } }
+
     func isRacy(_ stat: FileStat) -> Bool { max(stat.modified, stat.changed) >= scanStart - Self.racyWindow }
 
     /// The files to read, put together by cohort, each cohort in path order:
     /// one pack is open at a time, and a restore finds neighbours together.
-    func filesToRead(except known: (Int) -> Bool) -> [FileToRead] {
+    /// - Parameter parent: what is known of a file's blocks
+    func filesToRead(except known: (Int) -> Bool, parent: (Int) -> TrackedParent? = { _ in nil }) -> [FileToRead] {
         var byCohort: [Cohort: [FileToRead]] = [:]
         for (index, node) in nodes.enumerated() where holdsContent(index) && !known(index) {
             let fileClass = kind == .device ? FileClass.device : FileClass.of(node.path)
-            let file = FileToRead(node: index, path: node.path, size: node.stat.size, kind: fileClass)
+            let file = FileToRead(node: index, path: node.path, size: node.stat.size, kind: fileClass, parent: parent(index))
             byCohort[file.cohort, default: []].append(file)
         }
         return [Cohort.writtenOnce, .mutable, .log].flatMap { byCohort[$0] ?? [] }
@@ -144,9 +159,4 @@ struct VolumeScan {
         case .special: return nil
         }
     }
-}
-
-extension SourceTree {
-    /// Whether a file of this name stands in the root.
-    fileprivate func holds(_ name: String) -> Bool { (try? open(Array(name.utf8))) != nil }
 }

@@ -6,19 +6,25 @@
    from the Glibc module's, which the compiler refuses. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <malloc.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -95,6 +101,56 @@ static inline int bgb_set_attribute(int fd, const char *name, const void *value,
     return fsetxattr(fd, name, value, count, 0);
 }
 static inline int bgb_remove_attribute(int fd, const char *name) { return fremovexattr(fd, name); }
+/* What capturing asks of a file system. */
+static inline int bgb_clone(int to, int from) { return ioctl(to, FICLONE, from); }
+static inline int bgb_freeze(int fd) { return ioctl(fd, FIFREEZE, 0); }
+static inline int bgb_thaw(int fd) { return ioctl(fd, FITHAW, 0); }
+/* A read-only snapshot of the subvolume that `source` is the root of, as `name` in `parent`. */
+static inline int bgb_btrfs_snapshot(int parent, int source, const char *name) {
+    struct btrfs_ioctl_vol_args_v2 arguments = {.fd = source, .flags = BTRFS_SUBVOL_RDONLY};
+    if (strlen(name) >= sizeof arguments.name) return errno = ENAMETOOLONG, -1;
+    strcpy(arguments.name, name);
+    return ioctl(parent, BTRFS_IOC_SNAP_CREATE_V2, &arguments);
+}
+static inline int bgb_btrfs_remove(int parent, const char *name) {
+    struct btrfs_ioctl_vol_args arguments = {0};
+    if (strlen(name) >= sizeof arguments.name) return errno = ENAMETOOLONG, -1;
+    strcpy(arguments.name, name);
+    return ioctl(parent, BTRFS_IOC_SNAP_DESTROY, &arguments);
+}
+/* Up to `count` extents of the file from `start` on; returns how many. */
+static inline int bgb_fiemap(int fd, uint64_t start, struct fiemap_extent *extents, unsigned count) {
+    size_t size = sizeof(struct fiemap) + count * sizeof *extents;
+    struct fiemap *map = calloc(1, size);
+    if (!map) return errno = ENOMEM, -1;
+    map->fm_start = start;
+    map->fm_length = FIEMAP_MAX_OFFSET - start;
+    map->fm_flags = FIEMAP_FLAG_SYNC;
+    map->fm_extent_count = count;
+    int result = ioctl(fd, FS_IOC_FIEMAP, map);
+    if (result == 0) {
+        result = (int)map->fm_mapped_extents;
+        memcpy(extents, map->fm_extents, (size_t)result * sizeof *extents);
+    }
+    int error = errno;
+    free(map);
+    errno = error;
+    return result;
+}
+/* Tracing, of which only stopping and letting go is used. The raw call takes
+   `data` by value for these requests. */
+#define BGB_PTRACE_SEIZE 0x4206
+#define BGB_PTRACE_INTERRUPT 0x4207
+#define BGB_PTRACE_DETACH 17
+static inline long bgb_ptrace(long request, pid_t thread, long data) {
+    return syscall(SYS_ptrace, request, thread, 0L, data);
+}
+static inline pid_t bgb_wait_thread(pid_t thread, int *status) {
+    return waitpid(thread, status, WNOHANG | 0x40000000 /* __WALL */);
+}
+static inline void bgb_close_from(int first) { syscall(SYS_close_range, (unsigned)first, ~0u, 0u); }
+static inline unsigned bgb_device_major(uint64_t device) { return major(device); }
+static inline unsigned bgb_device_minor(uint64_t device) { return minor(device); }
 /* Neither a core file nor a core for the kernel's handler. */
 static inline void bgb_no_core(void) {
     struct rlimit none = {0, 0};

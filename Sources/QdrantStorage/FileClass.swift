@@ -50,6 +50,7 @@ public struct FileClass: Sendable, Hashable {
 public enum ScratchPath {
     private static let topLevel: Set<String> = [
         "tmp", ".deleted", "snapshots_temp", "snapshots_recovery_tmp", ".qdrant_fs_check",
+        ".zfs",  // how ZFS shows its snapshots
     ]
 
     /// - Parameter path: relative to the storage root.
@@ -57,6 +58,8 @@ public enum ScratchPath {
         let parts = components(path)
         guard let name = parts.last else { return false }
         if name.hasPrefix(".atomicwrite") { return true }
+        // Captures of our own, where the volume or a part of it fills a file system.
+        if name == ".bgbackup" { return parts.count != 2 || parts[0] != "collections" }
         if parts.count == 1 { return topLevel.contains(name) }
         // collections/<collection>/<shard>/temp_segments; a collection itself
         // may well be called "tmp".

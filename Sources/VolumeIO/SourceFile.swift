@@ -7,11 +7,26 @@ import Glibc
 public final class SourceFile: Sendable {
     /// Relative to the tree's root; absolute where it was opened as a device.
     public let path: [UInt8]
-    private let reader: BlockReader
+    private let bytes: Bytes
+
+    private enum Bytes {
+        case file(BlockReader)
+        case spooled(SpooledReader)
+    }
 
     init(path: [UInt8], reader: BlockReader) {
         self.path = path
-        self.reader = reader
+        bytes = .file(reader)
+    }
+
+    init(path: [UInt8], spooled: SpooledReader) {
+        self.path = path
+        bytes = .spooled(spooled)
+    }
+
+    /// The open file, where it is one of its own.
+    var descriptor: Descriptor? {
+        if case .file(let reader) = bytes { reader.file } else { nil }
     }
 
     /// Opens a block device or an image file; links in the path are followed.
@@ -36,12 +51,17 @@ public final class SourceFile: Sendable {
     /// Writes the file's dirty pages out, so that the next store through a
     /// mapping moves its modification time. Not a durability barrier.
     public func settle() throws(SourceError) {
-        try attributed { () throws(SystemError) in try reader.file.clean() }
+        try attributed { () throws(SystemError) in try descriptor?.clean() }
     }
 
     /// Of a block device, the size is its capacity.
     public func stat() throws(SourceError) -> FileStat {
-        try attributed { () throws(SystemError) in try reader.file.stat() }
+        try attributed { () throws(SystemError) in
+            switch bytes {
+            case .file(let reader): try reader.file.stat()
+            case .spooled(let reader): reader.stat
+            }
+        }
     }
 
     /// Where there is data, up to `size` bytes: ascending, disjoint, not
@@ -50,7 +70,12 @@ public final class SourceFile: Sendable {
     /// with 1 KiB blocks), and never anything but multiples of 512 and `size`.
     /// A file system that does not know its holes gives one range.
     public func dataRanges(size: Int64) throws(SourceError) -> [Range<Int64>] {
-        try attributed { () throws(SystemError) in try reader.file.dataRanges(size: size) }
+        try attributed { () throws(SystemError) in
+            switch bytes {
+            case .file(let reader): try reader.file.dataRanges(size: size)
+            case .spooled(let reader): reader.dataRanges
+            }
+        }
     }
 
     /// Reads up to `count` bytes at `offset` into the buffer and sets its count.
@@ -61,7 +86,12 @@ public final class SourceFile: Sendable {
     ///   - count: bytes, at the most the buffer's capacity
     /// - Returns: bytes read, fewer than `count` only at the end of the file
     public func read(at offset: Int64, count: Int, into buffer: AlignedBuffer) throws(SourceError) -> Int {
-        try attributed { () throws(SystemError) in try reader.read(at: offset, count: count, into: buffer) }
+        try attributed { () throws(SystemError) in
+            switch bytes {
+            case .file(let reader): try reader.read(at: offset, count: count, into: buffer)
+            case .spooled(let reader): try reader.read(at: offset, count: count, into: buffer)
+            }
+        }
     }
 
     private func attributed<Value>(_ body: () throws(SystemError) -> Value) throws(SourceError) -> Value {

@@ -7,9 +7,32 @@ public final class SourceTree: Sendable {
     /// Of the root, when it was opened.
     public let stat: FileStat
 
+    /// Whether somebody may write while it is read.
+    let isLive: Bool
+    /// Directories that stand elsewhere, by where they belong.
+    private let grafts: [[UInt8]: Descriptor]
+
     /// Opens the root. Links in `path` itself are followed; it is the operator's.
+    ///
+    /// - Parameters:
+    ///   - isLive: false for what nobody can write to
+    ///   - grafts: directories, absolute, that are read in place of what the
+    ///     tree has at these paths (`VolumeParts`)
     /// - Throws: `SourceError`, ENOTDIR where it is no directory
-    public init(path: String) throws(SourceError) {
+    public init(path: String, isLive: Bool = true, grafts: [[UInt8]: String] = [:]) throws(SourceError) {
+        self.isLive = isLive
+        var opened: [[UInt8]: Descriptor] = [:]
+        for (place, directory) in grafts {
+            do throws(SystemError) {
+                opened[place] = try Descriptor.withoutAccessTime { noatime throws(SystemError) in
+                    try Descriptor(
+                        system("open") { Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW | noatime) })
+                }
+            } catch {
+                throw SourceError(place, error)
+            }
+        }
+        self.grafts = opened
         do throws(SystemError) {
             root = try Descriptor.withoutAccessTime { noatime throws(SystemError) in
                 try Descriptor(
@@ -77,7 +100,12 @@ public final class SourceTree: Sendable {
                     level.skip(entry)
                     continue
                 }
-                found = try level.examine(entry, type: type, path: path, settle: settle)
+                if let graft = grafts[path] {
+                    level.skip(entry)
+                    found = try Found(directory: graft, path: path)
+                } else {
+                    found = try level.examine(entry, type: type, path: path, settle: settle)
+                }
             } catch {
                 problem(SourceError(path, error))
                 continue
@@ -93,8 +121,9 @@ public final class SourceTree: Sendable {
     public func open(_ path: [UInt8]) throws(SourceError) -> SourceFile {
         do throws(SystemError) {
             try checkRelative(path)
+            let (base, path) = base(of: path)
             let file = try Descriptor.withoutAccessTime { noatime throws(SystemError) in
-                try root.openBeneath(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | noatime)
+                try base.openBeneath(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | noatime)
             }
             let stat = try file.stat()
             guard stat.kind == .file else { throw SystemError(operation: "open", errno: EINVAL) }
@@ -102,6 +131,17 @@ public final class SourceTree: Sendable {
         } catch {
             throw SourceError(path, error)
         }
+    }
+
+    /// The directory that a path is beneath, and the rest of the path.
+    private func base(of path: [UInt8]) -> (Descriptor, [UInt8]) {
+        var best: (Descriptor, [UInt8]) = (root, path)
+        for (place, directory) in grafts {
+            guard path.count > place.count, path.starts(with: place), path[place.count] == UInt8(ascii: "/") else { continue }
+            let rest = Array(path[(place.count + 1)...])
+            if rest.count < best.1.count { best = (directory, rest) }
+        }
+        return best
     }
 
     /// A descriptor of its own, because a directory has one reading position
@@ -121,6 +161,21 @@ private struct Found {
     var directory: Descriptor?
     /// Of a directory that could not be opened.
     var closed: SystemError?
+
+    init(node: ScannedNode, directory: Descriptor? = nil, closed: SystemError? = nil) {
+        self.node = node
+        self.directory = directory
+        self.closed = closed
+    }
+
+    /// Of a directory that stands elsewhere.
+    init(directory graft: Descriptor, path: [UInt8]) throws(SystemError) {
+        // A descriptor of its own: a directory has one reading position.
+        let directory = try graft.open(".", O_DIRECTORY)
+        node = ScannedNode(
+            path: path, kind: .directory, stat: try directory.stat(), attributes: try directory.attributes())
+        self.directory = directory
+    }
 }
 
 extension DirectoryListing {

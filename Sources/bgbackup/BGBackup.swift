@@ -3,6 +3,7 @@ import BackupBase
 import BackupEngine
 import CLinux
 import Glibc
+import VolumeIO
 
 struct BGBackup: AsyncParsableCommand {
     static let version = "0.1.0"
@@ -20,7 +21,7 @@ struct BGBackup: AsyncParsableCommand {
             from the AWS variables, files and services, or the credential bgbackup.s3; 'bgbackup doctor' tells from where.
 
             Exit status: 0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, \
-            13 blocked by a lock, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.
+            13 blocked by a lock, 14 capture failed, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.
             """,
         version: version,
         subcommands: [
@@ -38,6 +39,8 @@ struct BGBackup: AsyncParsableCommand {
 @main
 enum Main {
     static func main() {
+        // Before there is a second thread: tracing belongs to one.
+        if CommandLine.arguments.dropFirst().first == HoldGuard.argument { HoldGuard.run() }
         signal(SIGPIPE, SIG_IGN)
         // No keys in a core file. The limit alone would not keep them from a
         // handler that the kernel pipes cores to (core(5)).

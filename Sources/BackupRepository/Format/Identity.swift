@@ -44,9 +44,10 @@ public struct BlockID: Hashable, Comparable, Sendable {
         words = (word(0), word(1), word(2), word(3))
     }
 
-    init(bytes: ArraySlice<UInt8>) { self = bytes.withUnsafeBytes { BlockID(raw: $0) } }
+    /// - Parameter bytes: exactly 32.
+    public init(bytes: ArraySlice<UInt8>) { self = bytes.withUnsafeBytes { BlockID(raw: $0) } }
 
-    func write(to raw: UnsafeMutableRawPointer) {
+    public func write(to raw: UnsafeMutableRawPointer) {
         raw.storeBytes(of: words.0.bigEndian, toByteOffset: 0, as: UInt64.self)
         raw.storeBytes(of: words.1.bigEndian, toByteOffset: 8, as: UInt64.self)
         raw.storeBytes(of: words.2.bigEndian, toByteOffset: 16, as: UInt64.self)
@@ -60,8 +61,8 @@ public struct BlockID: Hashable, Comparable, Sendable {
         }
     }
 
-    /// Stands for a block that is all zero, in file digests only.
-    static let zero = BlockID((0, 0, 0, 0))
+    /// Stands for a block that is all zero, in file digests and block lists only.
+    public static let zero = BlockID((0, 0, 0, 0))
 
     public static func == (left: Self, right: Self) -> Bool {
         left.words.0 == right.words.0 && left.words.1 == right.words.1

@@ -2,6 +2,7 @@ import ArgumentParser
 import BackupBase
 import BackupEngine
 import BackupRepository
+import VolumeIO
 
 struct BackupCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -10,11 +11,14 @@ struct BackupCommand: AsyncParsableCommand {
             PATH is a Qdrant storage directory, a block device or a raw image. Files whose stat did not change since \
             the node's last backup are not read; of the others only blocks the repository does not hold are stored.
 
-            A snapshot of a directory that is written to meanwhile is labelled 'fuzzy'. Exit status 3 says that some \
-            file could not be read or changed while it was read; the snapshot names it.
+            The volume is captured at one moment, in the best way that works here: a btrfs snapshot, clones of its files \
+            (reflink), or a copy whose last part is made while the database is paused. The database is found by the files \
+            it has open. If none of that can be done the backup fails with status 14; --capture none copies the volume as \
+            it is, and such a snapshot is labelled 'fuzzy'. Exit status 3 says that some file could not be read; the \
+            snapshot names it.
             """)
 
-    enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, none }
+    enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, btrfs, reflink, freeze, lvm, zfs, pause, none }
 
     @OptionGroup var global: GlobalOptions
     @OptionGroup var dry: DryRunOption
@@ -25,8 +29,22 @@ struct BackupCommand: AsyncParsableCommand {
     @Option(help: "Name of this node (default: the host's).")
     var node: String?
 
-    @Option(help: "How to take the volume at one moment; this version copies it as it is.")
+    @Option(help: "How to have the volume at one moment; none copies it as it is.")
     var capture = Capture.auto
+
+    @Option(
+        help: ArgumentHelp(
+            "Program that makes a block snapshot for --capture freeze; called with create, open and release, and the path.",
+            valueName: "program"))
+    var captureHook: String?
+
+    @Option(help: ArgumentHelp("Seconds for which writes may be held at the most.", valueName: "seconds"))
+    var maxFreeze = 10.0
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Keep the capture until the next backup, which then reads only the blocks that changed (btrfs, reflink).")
+    var keepCapture = true
 
     @Option(name: .customLong("tag"), help: ArgumentHelp("Label for the snapshot; may be given again.", valueName: "tag"))
     var tags: [String] = []
@@ -46,6 +64,7 @@ struct BackupCommand: AsyncParsableCommand {
         let snapshot_id: Nullable<String>
         let parent: Nullable<String>
         let capture: String
+        let capture_reason: String
         let consistency: String
         let files_new: Int
         let files_changed: Int
@@ -53,6 +72,7 @@ struct BackupCommand: AsyncParsableCommand {
         let files_excluded: Int
         let bytes_total: Int64
         let bytes_read: Int64
+        let bytes_audited: Int64
         let bytes_new: Int64
         let bytes_stored: Int64
         let duration_seconds: Double
@@ -62,6 +82,15 @@ struct BackupCommand: AsyncParsableCommand {
         let warnings: [String]
     }
 
+    func validate() throws {
+        if captureHook != nil, capture != .freeze {
+            throw ValidationError("--capture-hook belongs to --capture freeze.")
+        }
+        guard maxFreeze > 0, maxFreeze <= 3600 else {
+            throw ValidationError("--max-freeze is between 0 and 3600 seconds.")
+        }
+    }
+
     mutating func run() async throws {
         let session = Session(options: global)
         let repository = try await session.openForBackup(writerKeyFile: writerKey)
@@ -69,6 +98,10 @@ struct BackupCommand: AsyncParsableCommand {
         options.tags = tags
         options.set = set
         options.rescan = rescan
+        options.capture = CaptureMethod(rawValue: capture.rawValue)
+        options.maxFreeze = maxFreeze
+        options.captureHook = captureHook.map(absolute)
+        options.keepsCapture = keepCapture
         options.dryRun = dry.dryRun
         options.stateDirectory = session.stateDirectory
         options.cacheDirectory = session.cacheDirectory
@@ -91,9 +124,11 @@ struct BackupCommand: AsyncParsableCommand {
             return try Output.document(
                 Summary(
                     snapshot_id: Nullable(report.snapshot.map { "\($0.id)" }), parent: Nullable(report.parent.map { "\($0)" }),
-                    capture: report.capture, consistency: report.consistency.rawValue, files_new: report.filesNew,
+                    capture: report.capture,
+                    capture_reason: report.captureReason, consistency: report.consistency.rawValue, files_new: report.filesNew,
                     files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
                     files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
+                    bytes_audited: report.bytesAudited,
                     bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
                     duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
                     dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
@@ -104,9 +139,14 @@ struct BackupCommand: AsyncParsableCommand {
             Output.line("would read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)) (files: \(files))")
             return
         }
+        Output.line("captured by \(report.capture), writes held for \(formatDuration(report.captureDuration))\(why(report))")
         Output.line("snapshot \(report.snapshot.map { "\($0.id)".prefix(8) } ?? "-")  \(report.consistency.rawValue), \(files)")
         Output.line(
             "read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesNew)) new, \(formatBytes(report.bytesStored)) stored in \(formatDuration(report.duration))"
         )
+    }
+
+    private func why(_ report: BackupReport) -> String {
+        global.verbose && !report.captureReason.isEmpty ? " (\(report.captureReason))" : ""
     }
 }

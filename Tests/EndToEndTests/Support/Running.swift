@@ -21,6 +21,7 @@ final class Running {
     }
 
     var isRunning: Bool { process.isRunning }
+    var pid: Int32 { process.processIdentifier }
 
     /// Bytes that it had written to a disk so far.
     var bytesWritten: Int64 {

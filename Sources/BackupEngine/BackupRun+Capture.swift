@@ -1,0 +1,363 @@
+import BackupBase
+import BackupRepository
+import Glibc
+import QdrantStorage
+import VolumeIO
+
+/// A volume that was captured and read.
+struct Captured {
+    let volume: VolumeScan
+    let contents: BackupRun.Contents
+    /// What stays until the snapshot is committed; nil where nothing was made.
+    var capture: (any Capture)?
+}
+
+extension BackupRun {
+    /// Has the volume at one moment, in the best way that works, and stores what it holds.
+    /// - Throws: `.captureFailed`; never a fuzzy copy that nobody asked for
+    func captureAndRead(_ writer: RepositoryWriter) async throws -> Captured {
+        guard try isDirectory() else { return try await readDevice(writer) }
+        if options.capture == CaptureMethod.none { return try await readLive(writer) }
+        let plan: CapturePlan
+        do { plan = try CapturePlan(path: options.path, requested: options.capture) } catch let error as CaptureError {
+            throw failure(error, [])
+        }
+        for directory in CaptureArea.thawLeftovers(plan.parts) {
+            report.warnings.append("the file system of \(directory) was left frozen by a run that was killed: it is thawed")
+        }
+        var reasons = plan.reasons
+        for method in plan.methods {
+            do {
+                let captured = try await attempt(method, plan, writer)
+                report.consistency = .atomic
+                report.captureReason = reasons.isEmpty ? report.captureReason : reasons.joined(separator: "; ")
+                return captured
+            } catch let error as CaptureError {
+                if error.isBusy || plan.methods.count == 1 || method == plan.methods.last { throw failure(error, reasons) }
+                reasons.append("\(method.rawValue): \(error.reason)")
+            }
+        }
+        preconditionFailure("a plan without a method")
+    }
+
+    private func failure(_ error: CaptureError, _ reasons: [String]) -> BackupError {
+        let others = reasons.isEmpty ? "" : " (\(reasons.joined(separator: "; ")))"
+        return BackupError(
+            error.isBusy ? .busy : .captureFailed, "the volume cannot be captured at one moment: \(error.reason)\(others)",
+            hint: error.hint ?? "A copy that may mix several moments is made with --capture none; it is labelled fuzzy.")
+    }
+
+    private func isDirectory() throws -> Bool {
+        var status = stat()
+        guard stat(options.path, &status) == 0 else {
+            throw BackupError(
+                .sourceUnreadable, "cannot read \(options.path): \(String(cString: strerror(errno)))",
+                hint: "Give the storage directory, block device or raw image to back up.")
+        }
+        return status.st_mode & S_IFMT == S_IFDIR
+    }
+
+    var settings: CaptureSettings {
+        var settings = CaptureSettings()
+        settings.maxFreeze = options.maxFreeze
+        settings.previous = options.keepsCapture ? state.map { "\($0.snapshot)" } : nil
+        settings.exclude = { path, _ in ScratchPath.matches(path) }
+        return settings
+    }
+
+    private func attempt(_ method: CaptureMethod, _ plan: CapturePlan, _ writer: RepositoryWriter) async throws -> Captured {
+        report.problems = []
+        report.capture = method.rawValue
+        let settings = settings
+        if method != .pause { try WriteHold.requireWritable(plan.parts) }
+        switch method {
+        case .btrfs:
+            for _ in 0..<Self.attempts {
+                if let captured = try await read(try BtrfsCapture.take(plan.parts, settings), writer) { return captured }
+                usleep(30_000)
+            }
+            throw CaptureError.restless
+        case .reflink:
+            let capture = try CloneCapture.take(plan.parts, settings) { node in
+                guard let found = state?.find(node.path) else { return false }
+                return !found.racy && found.stamp == LocalState.Stamp(node.stat)
+            }
+            return try await readSurely(capture, writer)
+        case .pause:
+            return try await copyInPasses(plan, settings, writer)
+        case .zfs:
+            return try await readSurely(try await CommandCapture.zfs(plan.parts), writer)
+        case .lvm:
+            return try await readSurely(try await CommandCapture.lvm(plan.parts), writer)
+        case .freeze:
+            guard let hook = options.captureHook else {
+                throw CaptureError(
+                    "--capture freeze needs a program that makes the snapshot", hint: "Name it with --capture-hook.")
+            }
+            return try await readSurely(try await CommandCapture.hook(hook, plan.parts, settings), writer)
+        case .none:
+            preconditionFailure("it is asked for before")
+        }
+    }
+
+    // MARK: - Views
+
+    /// Captures of a volume that is not held, until nothing changed meanwhile.
+    private static let attempts = 5
+
+    private func readSurely(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured {
+        guard let captured = try await read(capture, writer) else { throw CaptureError.restless }
+        return captured
+    }
+
+    /// Reads a view that does not change. Nil where it may mix moments.
+    private func read(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured? {
+        do {
+            report.captureDuration = capture.held
+            if !options.keepsCapture || capture is CommandCapture { lists = nil }
+            report.problems = []
+            var captured = Captured(volume: try scan(capture), contents: [:], capture: capture)
+            if let span = capture.span, captured.volume.holdsChange(in: span) {
+                capture.release()
+                return nil
+            }
+            do {
+                captured = try await readFiles(captured, writer)
+            } catch let lie as TrackingLie {
+                report.problems.append(
+                    "\(printable(lie.path)) changed where changed-block tracking saw no change: everything was read again")
+                readsAll = true
+                captured = try await readFiles(captured, writer)
+            }
+            summarize(captured.volume, captured.contents)
+            return captured
+        } catch {
+            capture.release()
+            throw error
+        }
+    }
+
+    private func scan(_ capture: any Capture) throws -> VolumeScan {
+        try VolumeScan(capture.view, moment: capture.moment) { note($0) }
+    }
+
+    private func readFiles(_ captured: Captured, _ writer: RepositoryWriter) async throws -> Captured {
+        var contents = takeUnchanged(captured.volume)
+        var tracker = ChangeTracker(state: state, lists: readsAll ? nil : lists, capture: captured.capture)
+        let parents = tracker.parents(of: captured.volume) { contents[$0] == nil }
+        report.bytesPinned = parents.values.reduce(0) { $0 + $1.bytesChanged }
+        let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
+        try await read(files, of: captured.volume, into: writer, &contents)
+        return Captured(volume: captured.volume, contents: contents, capture: captured.capture)
+    }
+
+    private func liveTree(_ parts: VolumeParts) throws -> SourceTree {
+        for refused in parts.refused { note(refused) }
+        do throws(SourceError) { return try SourceTree(path: parts.root.directory, grafts: parts.links) } catch {
+            throw BackupError(.sourceUnreadable, "cannot read \(options.path)", cause: error)
+        }
+    }
+
+    /// The live volume, as it is.
+    func openVolume(problem: (SourceError) -> Void) throws -> VolumeScan {
+        guard try isDirectory() else { return try VolumeScan(device: options.path) }
+        let parts: VolumeParts
+        do throws(SourceError) { parts = try VolumeParts(path: options.path) } catch {
+            throw BackupError(.sourceUnreadable, "cannot read \(options.path)", cause: error)
+        }
+        return try VolumeScan(try liveTree(parts), problem: problem)
+    }
+
+    private func readLive(_ writer: RepositoryWriter) async throws -> Captured {
+        lists = nil
+        let volume = try openVolume { self.note($0) }
+        var contents = takeUnchanged(volume)
+        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        summarize(volume, contents)
+        return Captured(volume: volume, contents: contents)
+    }
+
+    // MARK: - Two phases
+
+    /// Content that was read in an earlier pass, by path.
+    private struct Known {
+        let byPath: [[UInt8]: (stat: FileStat, content: [UInt8])]
+
+        init(_ volume: VolumeScan, _ contents: Contents) {
+            var byPath: [[UInt8]: (stat: FileStat, content: [UInt8])] = [:]
+            guard volume.canBeUnchanged else {
+                self.byPath = [:]
+                return
+            }
+            for (index, content) in contents where !volume.isFresh(volume.nodes[index].stat) {
+                byPath[volume.nodes[index].path] = (volume.nodes[index].stat, content)
+            }
+            self.byPath = byPath
+        }
+
+        func content(_ node: ScannedNode) -> [UInt8]? {
+            byPath[node.path].flatMap { $0.stat.isSame(as: node.stat) ? $0.content : nil }
+        }
+
+        func contents(of volume: VolumeScan) -> Contents {
+            var contents: Contents = [:]
+            for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
+                contents[index] = content(node)
+            }
+            return contents
+        }
+    }
+
+    /// Live passes before writes are held, while each leaves less to do.
+    private static let passes = 8
+    /// Bytes that can be put aside in a moment.
+    private static let shortCopy: Int64 = 32 << 20
+
+    /// Copies the live volume, then once more what changed meanwhile, until
+    /// that is little; the last pass is made while the database is paused. If
+    /// nobody writes, a pass that finds nothing changed is the proof that all
+    /// of it is of one moment.
+    private func copyInPasses(
+        _ plan: CapturePlan, _ settings: CaptureSettings, _ writer: RepositoryWriter
+    ) async throws -> Captured {
+        lists = nil
+        let tree = try liveTree(plan.parts)
+        var volume = try VolumeScan(tree) { note($0) }
+        var contents = takeUnchanged(volume)
+        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        var before = Int64.max
+        for _ in 0..<Self.passes {
+            let known = Known(volume, contents)
+            let isWritten = !WriterSearch(plan.parts).writers.isEmpty
+            var problems: [SourceError] = []
+            let next = try VolumeScan(tree) { problems.append($0) }
+            let found = known.contents(of: next)
+            let missing = next.filesToRead { found[$0] != nil }
+            let bytes = missing.reduce(0) { $0 + $1.size }
+            if !isWritten, next.isUnchanged(since: volume) {
+                report.capture = "quiet"
+                summarize(next, contents)
+                return Captured(volume: next, contents: contents)
+            }
+            if isWritten, bytes <= Self.shortCopy || bytes > before / 10 * 7 {
+                if let captured = try await holdAndCopy(plan, tree, settings, known, writer) { return captured }
+            }
+            before = bytes
+            report.problems = []
+            for refused in plan.parts.refused { note(refused) }
+            for problem in problems { note(problem) }
+            (volume, contents) = (next, found)
+            try await read(missing, of: volume, into: writer, &contents)
+            if missing.isEmpty { usleep(30_000) }
+        }
+        throw CaptureError.restless
+    }
+
+    /// Nil where nobody writes any more.
+    private func holdAndCopy(
+        _ plan: CapturePlan, _ tree: SourceTree, _ settings: CaptureSettings, _ known: Known, _ writer: RepositoryWriter
+    ) async throws -> Captured? {
+        let spool = options.cacheDirectory ?? "/var/tmp"
+        _ = LocalFile.makeDirectory(spool)
+        guard
+            let copy = try HeldCopy.take(plan.parts, tree, settings, spool: spool, isKnown: { known.content($0) != nil })
+        else { return nil }
+        report.captureDuration = copy.held
+        report.problems = []
+        let volume = try scan(copy)
+        var contents = known.contents(of: volume)
+        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        summarize(volume, contents)
+        return Captured(volume: volume, contents: contents, capture: copy)
+    }
+
+    // MARK: - Devices
+
+    private func readDevice(_ writer: RepositoryWriter) async throws -> Captured {
+        guard options.capture == nil || options.capture == CaptureMethod.none else {
+            throw BackupError(
+                .captureFailed, "--capture \(options.capture!.rawValue) is for directories, and \(options.path) is none",
+                hint: "A device or image that nobody writes to is captured by --capture auto.")
+        }
+        lists = nil
+        let watch = DeviceWatch(path: options.path)
+        let volume = try VolumeScan(device: options.path)
+        var contents = takeUnchanged(volume)
+        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        summarize(volume, contents)
+        if watch?.sawNoWrite == true {
+            report.capture = options.capture == nil ? "quiet" : "none"
+            report.consistency = .atomic
+        } else if options.capture == nil {
+            throw BackupError(
+                .captureFailed, "\(options.path) was written to while it was read",
+                hint: "Unmount it, or give a snapshot of it. A fuzzy copy is made with --capture none.")
+        }
+        return Captured(volume: volume, contents: contents)
+    }
+
+    // MARK: - For the next run
+
+    /// Share of the volume's file system that has to stay free of what a kept
+    /// capture holds on to.
+    private static let freeShare = 0.1
+
+    func keep(_ captured: Captured, _ name: SnapshotName) {
+        guard options.keepsCapture, lists != nil, let capture = captured.capture else { return }
+        var info = statvfs()
+        if statvfs(options.path, &info) == 0, Double(info.f_bavail) < Double(info.f_blocks) * Self.freeShare {
+            report.warnings.append(
+                "less than a tenth of the volume's file system is free: the capture is not kept, and the next backup "
+                    + "reads whole files again")
+            return
+        }
+        do throws(CaptureError) { try capture.keep(as: "\(name.id)") } catch { report.warnings.append("\(error)") }
+    }
+}
+
+/// Looks at what is known of files that changed, before they are read.
+struct ChangeTracker {
+    let state: LocalState?
+    let lists: BlockListStore?
+    let capture: (any Capture)?
+    private var random = SystemRandomNumberGenerator()
+
+    init(state: LocalState?, lists: BlockListStore?, capture: (any Capture)?) {
+        (self.state, self.lists, self.capture) = (state, lists, capture)
+    }
+
+    /// One stretch in so many is read though it is said to be unchanged.
+    private static let sample = 100
+
+    mutating func parents(of volume: VolumeScan, where isChanged: (Int) -> Bool) -> [Int: TrackedParent] {
+        guard let state, let lists, let capture else { return [:] }
+        var parents: [Int: TrackedParent] = [:]
+        var last: (index: Int, list: BlockList, changed: [Range<Int64>])?
+        var isAudited = false
+        for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) && isChanged(index) {
+            guard node.stat.size > ReadQueue.stretch, let found = state.find(node.path),
+                found.stamp.inode == node.stat.inode, let content = try? Content(decoding: found.content),
+                let earlier = capture.previous(of: node), (try? earlier.stat().size) == content.size,
+                let list = lists.find(node.path, content: content), list.content.blockSize == FileClass.of(node.path).blockSize,
+                let file = try? capture.view.open(node.path),
+                let changed = ExtentComparison.changedRanges(of: file, since: earlier)
+            else { continue }
+            let parent = TrackedParent(list, changed: changed, size: node.stat.size) {
+                Int.random(in: 0..<Self.sample, using: &random) == 0
+            }
+            isAudited = isAudited || parent.reads.contains(where: \.isAudit)
+            parents[index] = parent
+            if parent.bytesToRead < node.stat.size { last = (index, list, changed) }
+        }
+        // Never a run that believes everything.
+        if !isAudited, let last {
+            let size = volume.nodes[last.index].stat.size
+            var isFirst = true
+            parents[last.index] = TrackedParent(last.list, changed: last.changed, size: size) {
+                defer { isFirst = false }
+                return isFirst
+            }
+        }
+        return parents
+    }
+}

@@ -1,0 +1,164 @@
+import BackupBase
+import BackupRepository
+import Glibc
+import QdrantStorage
+import VolumeIO
+
+extension BackupRun {
+    // MARK: - Unchanged files
+
+    /// Files that the last snapshot has as they are now.
+    func takeUnchanged(_ volume: VolumeScan) -> Contents {
+        var contents: Contents = [:]
+        guard volume.canBeUnchanged, !readsAll else { return contents }
+        for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
+            guard let found = state?.find(node.path), !found.racy, found.stamp == LocalState.Stamp(node.stat),
+                (try? Content(decoding: found.content)) != nil
+            else { continue }
+            contents[index] = Array(found.content)
+        }
+        return contents
+    }
+
+    /// Counts what the volume has against what the last snapshot had.
+    func summarize(_ volume: VolumeScan, _ contents: Contents) {
+        report.excluded = volume.excluded
+        report.bytesTotal = volume.totalBytes
+        (report.filesNew, report.filesChanged, report.filesUnmodified) = (0, 0, 0)
+        for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
+            guard let found = state?.find(node.path) else {
+                report.filesNew += 1
+                continue
+            }
+            let isSame = contents[index].map { $0.elementsEqual(found.content) } ?? false
+            if isSame, found.stamp == LocalState.Stamp(node.stat) {
+                report.filesUnmodified += 1
+            } else {
+                report.filesChanged += 1
+            }
+        }
+    }
+
+    // MARK: - Reading
+
+    /// Reads and stores files, and adds what they hold to `contents`. A file
+    /// that cannot be read, or changes meanwhile, makes a problem.
+    func read(
+        _ files: [FileToRead], of volume: VolumeScan, into writer: RepositoryWriter, _ contents: inout Contents
+    ) async throws {
+        board.update {
+            $0.phase = .read
+            $0.bytesTotal += files.reduce(0) { $0 + ($1.parent?.bytesToRead ?? $1.size) }
+            $0.filesTotal += files.count
+        }
+        var finished: [FileAssembly] = []
+        let queue = ReadQueue(files, open: volume.opener)
+        let (buffers, hasher, opener) = (writer.buffers, contentHasher, volume.opener)
+        var pieces = OrderedMap<ReadQueue.Work, ReadOutcome>(
+            width: Self.width, on: repository.executor, from: { queue.take() },
+            transform: { ReadQueue.perform($0, opener, buffers, hasher) })
+        var current: FileAssembly?
+        var failed: Int?
+        var idCount = 0
+        do {
+            while let outcome = try await pieces.next() {
+                switch outcome {
+                case .failed(let file, let error):
+                    if failed != file.node { note(error) }
+                    failed = file.node
+                    current = nil
+                case .piece(let piece) where piece.file.node == failed:
+                    writer.buffers.give(piece.region.buffer)
+                case .piece(let piece):
+                    guard let complete = try await take(piece, into: &current, writer, &failed) else { continue }
+                    finished.append(complete)
+                    idCount += complete.idCount
+                    // 32 MiB of ids, whatever the size of the volume.
+                    guard idCount >= 1 << 20 else { continue }
+                    try await resolve(finished, writer, &contents)
+                    (finished, idCount) = ([], 0)
+                }
+            }
+        } catch {
+            await pieces.abandon()
+            throw error
+        }
+        try await resolve(finished, writer, &contents)
+    }
+
+    /// Stores a piece; returns the file when it was the last one.
+    private func take(
+        _ piece: FilePiece, into current: inout FileAssembly?, _ writer: RepositoryWriter, _ failed: inout Int?
+    ) async throws -> FileAssembly? {
+        if piece.isAudit { report.bytesAudited += Int64(piece.bytesRead) } else { report.bytesRead += Int64(piece.bytesRead) }
+        guard piece.bytesRead == piece.expected else {
+            note(piece.file.path, "became shorter while it was read: left out")
+            writer.buffers.give(piece.region.buffer)
+            failed = piece.file.node
+            current = nil
+            return nil
+        }
+        var assembly = current ?? FileAssembly(piece, digest: digestHasher, keepsIDs: lists != nil)
+        current = nil
+        try assembly.add(piece, try await writer.add(piece.region, cohort: piece.file.cohort))
+        board.update { $0.bytesDone += Int64(piece.bytesRead) }
+        guard piece.isLast else {
+            current = assembly
+            return nil
+        }
+        assembly.finish()
+        noteIfChanged(piece)
+        board.update { $0.filesDone += 1 }
+        return assembly
+    }
+
+    /// A file that moved between its opening and its last read is stored as it
+    /// was read, and named: it may be a mixture of two moments.
+    private func noteIfChanged(_ piece: FilePiece) {
+        if piece.stat.size > piece.size {
+            note(piece.file.path, "grew between scan and reading: its first \(formatBytes(piece.size)) are in the snapshot")
+            return
+        }
+        do {
+            let now = LocalState.Stamp(try piece.source.stat())
+            if now != LocalState.Stamp(piece.stat) { note(piece.file.path, "changed while it was read") }
+        } catch {
+            note(error)
+        }
+    }
+
+    /// Turns finished files into contents once every block has its pack.
+    private func resolve(
+        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout Contents
+    ) async throws {
+        try await writer.settleTickets()
+        var waiting: [(assembly: FileAssembly, whole: Content.Part, parts: [RepositoryWriter.Place])] = []
+        for assembly in finished {
+            let whole = assembly.whole(writer)
+            switch assembly.draft(whole) {
+            case .inline(let content):
+                contents[assembly.file.node] = content.encoded
+                keepList(assembly, content, whole.extents)
+            case .indirect(let parts):
+                var places: [RepositoryWriter.Place] = []
+                for part in parts { places.append(try await storeMetadata(part.encoded, writer)) }
+                waiting.append((assembly, whole, places))
+            }
+        }
+        guard !waiting.isEmpty else { return }
+        try await writer.settleTickets()
+        for (assembly, whole, places) in waiting {
+            var parts = Extents()
+            for place in places { parts.append(Self.location(place, writer)) }
+            let content = assembly.content(parts: parts)
+            contents[assembly.file.node] = content.encoded
+            keepList(assembly, content, whole.extents)
+        }
+    }
+
+    private func keepList(_ assembly: FileAssembly, _ content: Content, _ extents: Extents) {
+        var assembly = assembly
+        guard let ids = assembly.takeIDs() else { return }
+        lists?.write(assembly.file.path, content: content, ids: ids, extents: extents)
+    }
+}

@@ -1,0 +1,74 @@
+import BackupBase
+import Glibc
+
+/// How a volume is had at one moment: the words of `--capture` (CLI.md).
+public enum CaptureMethod: String, Sendable, CaseIterable {
+    /// A read-only snapshot of the subvolume.
+    case btrfs
+    /// Files that share their extents with the volume's, cloned while the database is paused.
+    case reflink
+    /// A block snapshot made by a hook while the file system is frozen.
+    case freeze
+    /// A snapshot of the logical volume.
+    case lvm
+    /// A snapshot of the dataset.
+    case zfs
+    /// A live copy, and what changed meanwhile copied again while the database is paused.
+    case pause
+    /// A plain copy of a live tree.
+    case none
+}
+
+/// A frozen view of a volume. Releasing it takes away everything it made.
+public protocol Capture: AnyObject {
+    var view: any VolumeView { get }
+    /// Nanoseconds since 1970: not later than the moment that the view shows.
+    var moment: Int64 { get }
+    /// Seconds for which writes were held, or could have been.
+    var held: Double { get }
+    /// A time in which nothing may have changed, for the view to be of one
+    /// moment: nobody was held. Nil where the capture saw to that itself.
+    var span: LookSpan? { get }
+    /// A file as the capture kept by the previous run has it, where one was kept.
+    func previous(of node: ScannedNode) -> SourceFile?
+    /// Keeps the capture for the next run, in place of the one kept before.
+    func keep(as token: String) throws(CaptureError)
+    /// Takes away what was made and not kept.
+    func release()
+}
+
+extension Capture {
+    public var span: LookSpan? { nil }
+    public func previous(of node: ScannedNode) -> SourceFile? { nil }
+    public func keep(as token: String) throws(CaptureError) {}
+    public func release() {}
+}
+
+/// What a capture needs to know.
+public struct CaptureSettings: Sendable {
+    /// Seconds for which writes may be held at the most.
+    public var maxFreeze = 10.0
+    /// Names the capture that the previous run kept; any other is removed.
+    public var previous: String?
+    /// Whose `hold-guard` holds writes.
+    public var program = "/proc/self/exe"
+    /// Never looked at.
+    public var exclude: @Sendable (_ path: [UInt8], _ isDirectory: Bool) -> Bool = { _, _ in false }
+
+    public init() {}
+}
+
+/// Runs `body` while everybody who writes to the volume is paused.
+///
+/// - Parameter body: what has to happen at one moment; gets whether anybody was paused
+/// - Returns: what `body` returned, and the seconds
+func withWritersPaused<Value>(
+    _ parts: VolumeParts, _ settings: CaptureSettings, _ body: (_ isHeld: Bool) throws -> Value
+) throws -> (Value, held: Double) {
+    let search = WriterSearch(parts)
+    guard !search.writers.isEmpty else { return (try body(false), 0) }
+    let hold = try WriteHold(limit: settings.maxFreeze, program: settings.program)
+    try hold.pause(search.writers)
+    let value = try body(true)
+    return (value, try hold.release())
+}

@@ -1,0 +1,130 @@
+import BackupBase
+import CLinux
+import Glibc
+
+/// Where two files on one file system certainly have the same bytes, because
+/// they share the same extents on the disk: learned without reading either.
+///
+/// What is shared is written by nobody: file systems with shared extents copy
+/// before they write, for as long as both files hold on to it.
+public enum ExtentComparison {
+    /// The parts of `file` that may differ from `earlier`: ascending, disjoint,
+    /// over all of the file's size. Nil where the file system does not tell.
+    ///
+    /// A part counts as the same where both have it in the same place on the
+    /// disk, plainly, or both have a hole.
+    public static func changedRanges(of file: SourceFile, since earlier: SourceFile) -> [Range<Int64>]? {
+        guard let one = file.descriptor, let other = earlier.descriptor,
+            let stat = try? one.stat(), let earlierStat = try? other.stat(),
+            let new = try? one.extents(), let old = try? other.extents()
+        else { return nil }
+        return changed(new, old, size: stat.size, earlierSize: earlierStat.size)
+    }
+
+    static func changed(_ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64) -> [Range<Int64>] {
+        // Behind the shorter one's end nothing is compared.
+        let common = min(size, earlierSize)
+        var changed: [Range<Int64>] = []
+        func add(_ range: Range<Int64>) {
+            let range = range.clamped(to: 0..<size)
+            guard !range.isEmpty else { return }
+            if let last = changed.last, last.upperBound >= range.lowerBound {
+                changed[changed.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
+            } else {
+                changed.append(range)
+            }
+        }
+        var (left, right) = (Cursor(new, end: common), Cursor(old, end: common))
+        var position: Int64 = 0
+        while position < common {
+            let (one, other) = (left.piece(at: position), right.piece(at: position))
+            let end = min(one.end, other.end)
+            if !one.isSame(as: other, at: position) { add(position..<end) }
+            position = end
+        }
+        if size > common { add(common..<size) }
+        return changed
+    }
+
+    /// What is at one position: an extent, or the hole until the next.
+    private struct Piece {
+        let extent: FileExtent?
+        let end: Int64
+
+        func isSame(as other: Piece, at position: Int64) -> Bool {
+            switch (extent, other.extent) {
+            case (nil, nil): true
+            case (let one?, let other?):
+                one.isComparable && other.isComparable
+                    && one.physical + (position - one.logical) == other.physical + (position - other.logical)
+            default: false
+            }
+        }
+    }
+
+    private struct Cursor {
+        let extents: [FileExtent]
+        let end: Int64
+        var next = 0
+
+        init(_ extents: [FileExtent], end: Int64) {
+            self.extents = extents
+            self.end = end
+        }
+
+        mutating func piece(at position: Int64) -> Piece {
+            while next < extents.count, extents[next].logical + extents[next].length <= position { next += 1 }
+            guard next < extents.count else { return Piece(extent: nil, end: end) }
+            let extent = extents[next]
+            if extent.logical > position { return Piece(extent: nil, end: min(extent.logical, end)) }
+            return Piece(extent: extent, end: min(extent.logical + extent.length, end))
+        }
+    }
+}
+
+/// One extent as FIEMAP tells it: bytes.
+struct FileExtent: Equatable {
+    var logical: Int64
+    var physical: Int64
+    var length: Int64
+    var flags: UInt32
+
+    /// FIEMAP_EXTENT_: LAST 1, UNKNOWN 2, DELALLOC 4, ENCODED 8, DATA_ENCRYPTED
+    /// 0x80, NOT_ALIGNED 0x100, DATA_INLINE 0x200, DATA_TAIL 0x400, UNWRITTEN
+    /// 0x800, MERGED 0x1000, SHARED 0x2000 (linux/fiemap.h). Only what is known
+    /// to mean nothing else may be compared by its place: a compressed extent's
+    /// place is that of the whole, an unwritten one becomes data where it is,
+    /// and a flag of tomorrow may mean anything. What is not shared is in one
+    /// of the files only.
+    var isComparable: Bool { flags & ~0x2001 == 0 && flags & 0x2000 != 0 }
+}
+
+extension Descriptor {
+    /// All extents, in order.
+    /// - Throws: EOPNOTSUPP where the file system has no FIEMAP, EFBIG where there are too many to be worth it
+    func extents() throws(SystemError) -> [FileExtent] {
+        var found: [FileExtent] = []
+        let batch = 512
+        var raw = [fiemap_extent](repeating: fiemap_extent(), count: batch)
+        var start: UInt64 = 0
+        while true {
+            let count = Int(
+                try call("map the extents of") { number in
+                    raw.withUnsafeMutableBufferPointer { bgb_fiemap(number, start, $0.baseAddress, UInt32(batch)) }
+                })
+            for extent in raw[..<count] {
+                // What a file system says is not believed blindly: forwards only.
+                guard extent.fe_length > 0, extent.fe_logical < 1 << 62, extent.fe_length < 1 << 62, extent.fe_physical < 1 << 62,
+                    found.last.map({ $0.logical + $0.length <= Int64(extent.fe_logical) }) ?? true
+                else { throw SystemError(operation: "understand the extents of", errno: EIO) }
+                found.append(
+                    FileExtent(
+                        logical: Int64(extent.fe_logical), physical: Int64(extent.fe_physical),
+                        length: Int64(extent.fe_length), flags: extent.fe_flags))
+            }
+            guard count > 0, raw[count - 1].fe_flags & 1 == 0 else { return found }
+            guard found.count < 1_000_000 else { throw SystemError(operation: "map the extents of", errno: EFBIG) }
+            start = raw[count - 1].fe_logical + raw[count - 1].fe_length
+        }
+    }
+}
