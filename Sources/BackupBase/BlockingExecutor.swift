@@ -18,6 +18,15 @@ public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
     private var queue = Queue()
     private let background: Bool
 
+    /// Runs `body` at normal priority on a thread that may be in the background:
+    /// while writes are held somebody waits for it.
+    public static func atNormalPriority<Value>(_ body: () throws -> Value) rethrows -> Value {
+        let wasIdle = bgb_is_sched_idle() != 0
+        if wasIdle { _ = bgb_sched_normal() }
+        defer { if wasIdle { _ = bgb_sched_idle() } }
+        return try body()
+    }
+
     /// Starts `threads` threads, which live as long as the process.
     public init(threads: Int, background: Bool = false) {
         self.background = background
@@ -51,6 +60,7 @@ public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
         if background {
             // Best effort: a refusal leaves the thread at normal priority.
             _ = bgb_sched_idle()
+            _ = bgb_ioprio_idle()
         }
         let executor = asUnownedTaskExecutor()
         while true { take().runSynchronously(on: executor) }

@@ -53,10 +53,13 @@ extension BackupRun {
         }
         var finished: [FileAssembly] = []
         let queue = ReadQueue(files, open: volume.opener)
-        let (buffers, hasher, opener) = (writer.buffers, contentHasher, volume.opener)
+        let (buffers, hasher, opener, pace) = (writer.buffers, contentHasher, volume.opener, pace)
         var pieces = OrderedMap<ReadQueue.Work, ReadOutcome>(
             width: Self.width, on: repository.executor, from: { queue.take() },
-            transform: { ReadQueue.perform($0, opener, buffers, hasher) })
+            transform: {
+                try await pace.wait(for: $0.byteCount)
+                return ReadQueue.perform($0, opener, buffers, hasher)
+            })
         var current: FileAssembly?
         var failed: Int?
         var idCount = 0

@@ -21,6 +21,8 @@ public struct BackupOptions: Sendable {
     public var agent: String
     /// How to have the volume at one moment; nil: the best way that works.
     public var capture: CaptureMethod?
+    /// Bytes read a second at the most.
+    public var readLimit: Int?
     /// The program that makes the snapshot for `freeze`.
     public var captureHook: String?
     /// Seconds for which writes may be held.
@@ -87,6 +89,7 @@ public final class BackupRun {
     var lists: BlockListStore?
     /// Read everything: tracking was caught in a lie, or the operator says so.
     var readsAll: Bool
+    let pace: ReadPace
     private var nextState: LocalState.Builder
     let contentHasher: BlockHasher
     let digestHasher: BlockHasher
@@ -101,6 +104,7 @@ public final class BackupRun {
         self.board = board
         self.ambient = ambient
         readsAll = options.rescan
+        pace = ReadPace(limit: options.readLimit)
         nextState = LocalState.Builder(hasher: repository.keys.stateHasher)
         contentHasher = repository.keys.blockHasher
         digestHasher = repository.keys.digestHasher

@@ -64,6 +64,9 @@ final class ReadQueue {
         let isLast: Bool
         let failure: SourceError?
         var isAudit = false
+
+        /// Bytes that will be read.
+        var byteCount: Int { open == nil ? Int(min(file.size, ReadQueue.stretch)) : range.count }
     }
 
     struct OpenFile: Sendable {

@@ -169,6 +169,16 @@ enum LocalFile {
         return got == size ? bytes : nil
     }
 
+    /// The text of a file of /proc or /sys, up to 64 KiB.
+    static func readText(_ path: String) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 64 << 10)
+        let count = Glibc.read(descriptor, &bytes, bytes.count)
+        return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
+    }
+
     /// Writes aside, forces to the disk and renames: old or new, never a mixture.
     /// - Parameter durably: false where a mixture is noticed by who reads it
     static func replace(_ path: String, with bytes: [UInt8], durably: Bool = true) -> Bool {

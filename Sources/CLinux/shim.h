@@ -73,6 +73,11 @@ static inline int bgb_sched_idle(void) {
     struct sched_param none = {0};
     return sched_setscheduler(0, 5, &none);
 }
+static inline int bgb_sched_normal(void) {
+    struct sched_param none = {0};
+    return sched_setscheduler(0, SCHED_OTHER, &none);
+}
+static inline int bgb_is_sched_idle(void) { return sched_getscheduler(0) == 5; }
 /* Idle I/O class, best effort within it: ioprio_set(WHO_PROCESS, this thread). */
 static inline int bgb_ioprio_idle(void) { return (int)syscall(SYS_ioprio_set, 1, 0, 3 << 13); }
 /* What VolumeIO asks of one open file. `flags` as in sync_file_range(2). */

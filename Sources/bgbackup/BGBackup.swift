@@ -49,7 +49,11 @@ enum Main {
         bgb_tame_malloc()
         do {
             let arguments = LeadingOptions.moved(Array(CommandLine.arguments.dropFirst()))
-            signals.run(try BGBackup.parseAsRoot(arguments)) { error in
+            let command = try BGBackup.parseAsRoot(arguments)
+            if let backup = command as? BackupCommand, backup.priority == .background {
+                Session.isBackground.withLock { $0 = true }
+            }
+            signals.run(command) { error in
                 if let error { finish(error, signals) }
                 exit(0)
             }

@@ -14,7 +14,10 @@ struct Session {
 
     /// The commands' own threads and those of reading, compressing, writing: a
     /// few more than cores, because some of them wait for the disk.
-    static let executor = BlockingExecutor(threads: 18)
+    static let executor = BlockingExecutor(threads: 18, background: isBackground.withLock { $0 })
+
+    /// Whether the threads get only what others leave over; decided before the first of them starts.
+    static let isBackground = Locked(false)
 
     func store() throws -> any ObjectStore {
         guard let url = options.repository ?? environment("BGBACKUP_REPOSITORY") else {
@@ -45,7 +48,7 @@ struct Session {
             place: place, credentialFile: credential("bgbackup.s3"), environment: { Self.environment($0) })
     }
 
-    private static func rate(_ text: String, _ option: String) throws -> Int {
+    static func rate(_ text: String, _ option: String) throws -> Int {
         guard let rate = parseBytes(text), rate >= 1024 else {
             throw BackupError(.usage, "'\(text)' is no rate for \(option)", hint: "Give bytes a second, for example 20MiB.")
         }

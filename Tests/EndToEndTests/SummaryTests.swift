@@ -13,7 +13,10 @@ struct SummaryTests {
         "bytes_read", "bytes_new", "bytes_stored", "duration_seconds", "capture_seconds",
     ]
     /// What is there besides; a new name is added here and to CLI.md.
-    private static let more = ["message_type", "schema", "files_excluded", "dry_run", "problems", "warnings"]
+    private static let more = [
+        "message_type", "schema", "files_excluded", "dry_run", "problems", "warnings",
+        "bytes_audited", "capture_reason",
+    ]
 
     init() throws {
         workspace = try Workspace.ready("summary")
@@ -29,12 +32,31 @@ struct SummaryTests {
             #expect(try summary.number("schema") == 1)
             #expect(summary.id.wholeMatch(of: /[0-9a-f]{32}/) != nil)
             #expect((summary.fields["parent"] as? String != nil) == parent)
-            #expect(try summary.text("capture") == "none")
-            #expect(try summary.text("consistency") == "fuzzy")
+            #expect(try ["quiet", "btrfs", "reflink"].contains(summary.text("capture")), "as the file system here allows")
+            #expect(try summary.text("consistency") == "atomic")
             #expect(try summary.number("bytes_total") == 14 + 340 << 10)
             #expect(try #require(summary.fields["duration_seconds"] as? Double) > 0)
             #expect(summary.problems == [])
         }
+    }
+
+    @Test func `Reading keeps below the rate that is given`() throws {
+        try volume.writeRandom("collections/c/0/segments/s/payload_storage/page_1.dat", megabytes: 6)
+        let summary = try workspace.backup(volume, "--limit-read", "4MiB")
+        #expect(try #require(summary.fields["duration_seconds"] as? Double) > 1.2)
+        #expect(try workspace.expect(64, ["backup", volume.path, "--limit-read", "fast"]).errors.contains("--limit-read"))
+    }
+
+    @Test(arguments: [("background", "SCHED_IDLE"), ("normal", "SCHED_OTHER")])
+    func `The database has the processors first, unless it is told otherwise`(_ priority: String, _ policy: String) throws {
+        try volume.writeRandom("collections/c/0/segments/s/payload_storage/page_1.dat", megabytes: 8)
+        let run = try workspace.start(["backup", volume.path, "--priority", priority, "--limit-read", "3MiB"])
+        // The threads that read, hash and compress are started with the first work.
+        try run.wait { try Program.tool("chrt", ["--all-tasks", "--pid", "\(run.pid)"]).output.contains(policy) }
+        let tasks = try Program.tool("chrt", ["--all-tasks", "--pid", "\(run.pid)"]).output
+        #expect(tasks.components(separatedBy: "SCHED_IDLE").count - 1 >= (priority == "background" ? 18 : 0), "\(tasks)")
+        #expect(priority == "background" || !tasks.contains("SCHED_IDLE"), "\(tasks)")
+        run.end()
     }
 
     @Test func `Every line of the output is JSON of a known kind`() throws {

@@ -136,7 +136,7 @@ public enum Fixture {
 /// A file system of its own on a loop device; gone with its last reference.
 public final class LoopMount: Sendable {
     public let path: String
-    private let image: String
+    public let image: String
 
     /// Throws where this process may not mount or the tools are missing.
     public init(_ type: String, megabytes: Int, in directory: TemporaryDirectory, name: String = "mount") throws {

@@ -67,8 +67,10 @@ func withWritersPaused<Value>(
 ) throws -> (Value, held: Double) {
     let search = WriterSearch(parts)
     guard !search.writers.isEmpty else { return (try body(false), 0) }
-    let hold = try WriteHold(limit: settings.maxFreeze, program: settings.program)
-    try hold.pause(search.writers)
-    let value = try body(true)
-    return (value, try hold.release())
+    return try BlockingExecutor.atNormalPriority {
+        let hold = try WriteHold(limit: settings.maxFreeze, program: settings.program)
+        try hold.pause(search.writers)
+        let value = try body(true)
+        return (value, try hold.release())
+    }
 }

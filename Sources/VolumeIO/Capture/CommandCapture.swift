@@ -5,7 +5,8 @@ import Glibc
 /// A snapshot that other programs make, mount and take away: ZFS, LVM, or a
 /// hook for whatever else makes snapshots of a block device.
 public final class CommandCapture: Capture {
-    public let view: any VolumeView
+    public var view: any VolumeView { open }
+    private let open: ClosableView
     public let moment: Int64
     public let held: Double
     private let area: CaptureArea
@@ -19,11 +20,15 @@ public final class CommandCapture: Capture {
         self.moment = moment
         self.held = held
         self.undo = undo
-        view = try SourceTree(path: directory, isLive: false, grafts: grafts)
+        open = ClosableView(try SourceTree(path: directory, isLive: false, grafts: grafts))
     }
 
     /// Commands run to the end before this returns: what was made must not outlive the run.
-    public func release() { Self.run(undo) }
+    public func release() {
+        // What is open there cannot be unmounted.
+        open.close()
+        Self.run(undo)
+    }
 
     private static func run(_ commands: [SnapshotCommand]) {
         let done = DoneSignal()
@@ -195,7 +200,8 @@ public final class CommandCapture: Capture {
             guard stat(part.directory, &value) == 0, seen.insert(UInt64(value.st_dev)).inserted else { continue }
             directories.append(part.directory)
             // What is dirty is written out before anybody has to wait for it.
-            if let directory = try? Descriptor(system("open", { open(part.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })) {
+            if let directory = try? Descriptor(system("open", { Glibc.open(part.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }))
+            {
                 _ = try? directory.call("sync") { bgb_syncfs($0) }
             }
         }

@@ -1,3 +1,4 @@
+import BackupBase
 import Glibc
 
 /// Something that a backup reads a volume from: the live directory, or what a
@@ -62,5 +63,31 @@ public struct RecordedView: VolumeView {
     public func open(_ path: [UInt8]) throws(SourceError) -> SourceFile {
         guard let index = byPath[path] else { throw SourceError(path: path, operation: "open", errno: ENOENT) }
         return try opener(nodes[index])
+    }
+}
+
+/// A tree that can be closed while others still have it.
+final class ClosableView: VolumeView {
+    private let tree: Locked<SourceTree?>
+    let noticesMappedWrites: Bool
+
+    init(_ tree: SourceTree) {
+        noticesMappedWrites = tree.noticesMappedWrites
+        self.tree = Locked(tree)
+    }
+
+    func close() { tree.withLock { $0 = nil } }
+
+    func scan(
+        exclude: (_ path: [UInt8], _ isDirectory: Bool) -> Bool,
+        problem: (SourceError) -> Void,
+        visit: (ScannedNode) throws -> Void
+    ) throws {
+        try tree.withLock { $0 }?.scan(exclude: exclude, problem: problem, visit: visit)
+    }
+
+    func open(_ path: [UInt8]) throws(SourceError) -> SourceFile {
+        guard let tree = tree.withLock({ $0 }) else { throw SourceError(path: path, operation: "open", errno: EBADF) }
+        return try tree.open(path)
     }
 }

@@ -20,6 +20,8 @@ struct BackupCommand: AsyncParsableCommand {
 
     enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, btrfs, reflink, freeze, lvm, zfs, pause, none }
 
+    enum Priority: String, ExpressibleByArgument, CaseIterable { case background, normal }
+
     @OptionGroup var global: GlobalOptions
     @OptionGroup var dry: DryRunOption
 
@@ -51,6 +53,12 @@ struct BackupCommand: AsyncParsableCommand {
 
     @Option(help: "Name of the backup set that the snapshot belongs to.")
     var set: String?
+
+    @Option(help: "Whether the backup gets only the processor time that the database leaves over.")
+    var priority = Priority.background
+
+    @Option(help: ArgumentHelp("Read at most so much a second, for example 100MiB.", valueName: "rate"))
+    var limitRead: String?
 
     @Flag(help: "Read every file, whatever its stat says.")
     var rescan = false
@@ -102,6 +110,7 @@ struct BackupCommand: AsyncParsableCommand {
         options.maxFreeze = maxFreeze
         options.captureHook = captureHook.map(absolute)
         options.keepsCapture = keepCapture
+        options.readLimit = try limitRead.map { try Session.rate($0, "--limit-read") }
         options.dryRun = dry.dryRun
         options.stateDirectory = session.stateDirectory
         options.cacheDirectory = session.cacheDirectory
@@ -139,14 +148,22 @@ struct BackupCommand: AsyncParsableCommand {
             Output.line("would read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)) (files: \(files))")
             return
         }
-        Output.line("captured by \(report.capture), writes held for \(formatDuration(report.captureDuration))\(why(report))")
         Output.line("snapshot \(report.snapshot.map { "\($0.id)".prefix(8) } ?? "-")  \(report.consistency.rawValue), \(files)")
+        Output.line(how(report))
         Output.line(
             "read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesNew)) new, \(formatBytes(report.bytesStored)) stored in \(formatDuration(report.duration))"
         )
     }
 
-    private func why(_ report: BackupReport) -> String {
-        global.verbose && !report.captureReason.isEmpty ? " (\(report.captureReason))" : ""
+    /// How the volume was had, for a person.
+    private func how(_ report: BackupReport) -> String {
+        let why = global.verbose && !report.captureReason.isEmpty ? " (\(report.captureReason))" : ""
+        let held = "writes held for \(Int((report.captureDuration * 1000).rounded(.up))) ms"
+        switch report.capture {
+        case "none" where report.consistency == .fuzzy: return "copied as it was: it may mix several moments\(why)"
+        case "quiet", "none": return "captured at one moment: nothing changed while it was read\(why)"
+        case "pause": return "captured at one moment: copied, then what changed once more, \(held)\(why)"
+        default: return "captured at one moment: \(report.capture), \(held)\(why)"
+        }
     }
 }

@@ -1,0 +1,96 @@
+import Foundation
+import Glibc
+import TestSupport
+
+/// Stand-ins for `zfs` and LVM's commands, which need a kernel that this one is
+/// not. They make real copies of what is there at the moment they are called,
+/// keep them until they are told to take them away, and refuse what the real
+/// ones refuse; the arguments they got are in a log.
+struct SnapshotFakes {
+    let directory: String
+
+    /// - Parameter mount: what is a dataset, or a logical volume, in their eyes
+    init(_ workspace: Workspace, mount: LoopMount) throws {
+        directory = workspace.path("fakes")
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        for (name, script) in [("zfs", Self.zfs), ("lvs", Self.lvm), ("lvcreate", Self.lvm), ("lvremove", Self.lvm)] {
+            let text = "#!/usr/bin/env python3\nMOUNT = '\(mount.path)'\nIMAGE = '\(mount.image)'\nHOME = '\(directory)'\n"
+            try Data((text + Self.common + script).utf8).write(to: URL(filePath: "\(directory)/\(name)"))
+            chmod("\(directory)/\(name)", 0o755)
+        }
+    }
+
+    var environment: [String: String] { ["PATH": "\(directory):\(ProcessInfo.processInfo.environment["PATH"] ?? "")"] }
+
+    /// The arguments of all calls, one line each.
+    var log: [String] {
+        ((try? String(contentsOfFile: "\(directory)/log", encoding: .utf8)) ?? "").split(separator: "\n").map(String.init)
+    }
+
+    private static let common = """
+        import json, os, shutil, subprocess, sys
+        def fail(text, status=1):
+            print(text, file=sys.stderr)
+            sys.exit(status)
+        name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
+        with open(f"{HOME}/log", "a") as log: log.write(" ".join([name] + arguments) + "\\n")
+        assert not any(key.startswith("BGBACKUP_PASS") for key in os.environ), "a secret's place was handed on"
+        def state(): return json.load(open(f"{HOME}/state")) if os.path.exists(f"{HOME}/state") else {}
+        def keep(value): json.dump(value, open(f"{HOME}/state", "w"))
+        snapshots = state()
+
+        """
+
+    private static let zfs = """
+        if arguments[:3] == ["list", "-H", "-o"] and arguments[3] == "name,mountpoint":
+            if not os.path.realpath(arguments[4]).startswith(MOUNT): fail("cannot open: not a ZFS filesystem")
+            print(f"tank/qdrant\\t{MOUNT}")
+        elif arguments[:2] == ["list", "-H"]:
+            for snapshot in snapshots: print(snapshot)
+        elif arguments[0] == "snapshot":
+            dataset, name = arguments[1].split("@")
+            if dataset != "tank/qdrant": fail("dataset does not exist")
+            if os.path.exists(f"{HOME}/full"): fail("cannot create snapshot: out of space")
+            if arguments[1] in snapshots: fail("dataset already exists")
+            target = f"{MOUNT}/.zfs/snapshot/{name}"
+            os.makedirs(target)
+            for entry in os.listdir(MOUNT):
+                if entry != ".zfs": subprocess.run(["cp", "-a", f"{MOUNT}/{entry}", target], check=True)
+            keep(snapshots | {arguments[1]: target})
+        elif arguments[0] == "destroy":
+            target = snapshots.pop(arguments[1], None) or fail("could not find any snapshots to destroy")
+            shutil.rmtree(target)
+            keep(snapshots)
+        else: fail("unrecognized command", 2)
+        """
+
+    private static let lvm = """
+        device = subprocess.run(["findmnt", "-no", "SOURCE", MOUNT], capture_output=True, text=True).stdout.strip()
+        if name == "lvs":
+            columns = arguments[arguments.index("-o") + 1]
+            if columns == "vg_name,lv_name,pool_lv":
+                if arguments[-1] != device: fail(f"Volume group for {arguments[-1]} not found", 5)
+                print("  vg0,qdrant,")
+            elif columns == "lv_name,origin":
+                print("  qdrant,")
+                for snapshot in snapshots: print(f"  {snapshot},qdrant")
+            elif columns == "lv_path": print("  " + snapshots[arguments[-1].split("/")[1]]["device"])
+        elif name == "lvcreate":
+            if os.path.exists(f"{HOME}/full"): fail("insufficient free space: 25 extents needed, but only 0 available", 5)
+            new = arguments[arguments.index("--name") + 1]
+            if arguments[-1] != "vg0/qdrant" or "--snapshot" not in arguments: fail("no such volume", 5)
+            image = f"{HOME}/{new}.img"
+            # As the device mapper does: it freezes the file system around the snapshot.
+            subprocess.run(["fsfreeze", "--freeze", MOUNT], check=True)
+            try: subprocess.run(["cp", "--sparse=always", IMAGE, image], check=True)
+            finally: subprocess.run(["fsfreeze", "--unfreeze", MOUNT], check=True)
+            loop = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True).stdout.strip()
+            keep(snapshots | {new: {"device": loop, "image": image}})
+        elif name == "lvremove":
+            snapshot = snapshots.get(arguments[-1].split("/")[1]) or fail("Failed to find logical volume", 5)
+            if subprocess.run(["findmnt", snapshot["device"]], capture_output=True).returncode == 0: fail("in use", 5)
+            subprocess.run(["losetup", "--detach", snapshot["device"]], check=True)
+            os.unlink(snapshot["image"])
+            keep({key: value for key, value in snapshots.items() if value is not snapshot})
+        """
+}
