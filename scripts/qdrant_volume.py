@@ -70,7 +70,7 @@ def run_optimize(arguments) -> None:
 def run_load(arguments) -> None:
     from qdrant_fixture import load
     load.run(arguments.path, arguments.seconds, arguments.seed, arguments.batch,
-             arguments.flush_every, arguments.optimize_every)
+             arguments.flush_every, arguments.optimize_every, arguments.max_points)
 
 
 def run_fingerprint(arguments) -> None:
@@ -123,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--flush-every", type=positive, default=10, metavar="N", help="batches (default %(default)s)")
     load.add_argument("--optimize-every", type=int, default=100, metavar="N",
                       help="batches, 0 for never (default %(default)s)")
+    load.add_argument("--max-points", type=int, default=0, metavar="N",
+                      help="delete instead of adding above it; a tenth in the small collection (default: never)")
     add_seed(load)
 
     prints = add(verbs, "fingerprint", run_fingerprint,

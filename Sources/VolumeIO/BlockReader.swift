@@ -72,6 +72,7 @@ final class BlockReader: Sendable {
             do throws(SystemError) {
                 return try readPlainly(at: offset, into: memory)
             } catch {
+                if error.errno == EIO { return try readAnew(at: offset, into: memory) }
                 guard error.errno == EINVAL else { throw error }
                 refuseDirect()
                 return try readWatched(at: offset, into: memory)
@@ -140,6 +141,17 @@ final class BlockReader: Sendable {
     /// Pages read ahead would look like the database's own at the next read.
     private func withoutReadahead() {
         _ = try? file.call("open") { posix_fadvise($0, 0, 0, POSIX_FADV_RANDOM) }
+    }
+
+    /// Through the cache, on a descriptor of its own: where somebody stores into
+    /// a hole through a mapping while it is read, ext4 answers a direct read
+    /// with EIO ("Direct I/O collision with buffered writes"). A disk that
+    /// really fails does so here too.
+    private func readAnew(
+        at offset: Int64, into memory: UnsafeMutableRawBufferPointer
+    ) throws(SystemError) -> Int {
+        let reader = BlockReader(try file.reopened(O_RDONLY), size: .max, direct: false)
+        return try reader.readWatched(at: offset, into: memory)
     }
 
     private func readWatched(

@@ -44,6 +44,14 @@ public final class SourceTree: Sendable {
         }
     }
 
+    /// Directories that are open already: no path leads anywhere else meanwhile.
+    init(root: Descriptor, isLive: Bool, grafts: [[UInt8]: Descriptor]) throws(SystemError) {
+        self.root = root
+        self.isLive = isLive
+        self.grafts = grafts
+        stat = try root.stat()
+    }
+
     /// Whether a store through a mapping moves the modification time after
     /// `settle`. Memory file systems never write a page out, so there it moves
     /// with the first store only, and an equal time proves nothing.

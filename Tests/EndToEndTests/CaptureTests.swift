@@ -116,6 +116,19 @@ struct CaptureTests {
         withExtendedLifetime(mount) {}
     }
 
+    @Test(arguments: ["link", "directory"])
+    func `a place for captures that is another's is not used`(_ kind: String) throws {
+        let (mount, volume) = try mounted("btrfs")
+        let elsewhere = try Volume(workspace.path("elsewhere"))
+        try elsewhere.write("precious", "of root")
+        try volume.shell(
+            kind == "link" ? "ln -s '\(elsewhere.path)' ../.bgbackup" : "mkdir ../.bgbackup && chown 12345 ../.bgbackup")
+        let result = try workspace.expect(14, ["backup", volume.path, "--capture", "btrfs"])
+        #expect(result.errors.contains(".bgbackup"), "\(result.errors)")
+        #expect(elsewhere.exists("precious"))
+        withExtendedLifetime(mount) {}
+    }
+
     @Test func `captures stand beside the volume, and in it where it fills a file system`() throws {
         let mount = try LoopMount("btrfs", megabytes: 320, in: workspace.directory)
         let volume = try Volume(mount.path)

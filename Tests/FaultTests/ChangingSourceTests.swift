@@ -21,11 +21,15 @@ struct ChangingSourceTests {
     }
 
     /// Backs up, held at the n-th read of a-large.dat while `change` runs.
-    private func backup(heldAtRead number: Int = 1, _ change: () throws -> Void) throws -> Program.Result {
+    private func backup(
+        heldAtRead number: Int = 1, capture: String = "none", _ change: () throws -> Void
+    ) throws -> Program.Result {
         let gate = work.path("gate")
         let faults = try Faults(below: volume).pausing("read", on: "a-large.dat", at: number, file: gate)
         let (work, volume) = (work, volume)
-        let running = Running { try work.bgbackup("backup", volume, "--json", extra: faults.environment) }
+        let running = Running {
+            try work.bgbackup("backup", volume, "--capture", capture, "--json", extra: faults.environment)
+        }
         try waitForFile(gate)
         try change()
         try FileManager.default.removeItem(atPath: gate)
@@ -38,6 +42,29 @@ struct ChangingSourceTests {
         let result = try work.bgbackup("restore", "latest", "--target", work.path("target"))
         #expect(result.status == 0, "the snapshot restores: \(result.errors)")
         return FileManager.default.contents(atPath: work.path("target/\(name)"))
+    }
+
+    /// What a plain copy has to name is only another pass for a copy in two phases.
+    @Test(arguments: ["shrink", "grow", "overwrite", "vanish", "appear"])
+    func `by default it is read again, until nothing changed meanwhile`(_ change: String) throws {
+        let result = try backup(heldAtRead: 2, capture: "pause") {
+            switch change {
+            case "shrink": truncate("\(volume)/a-large.dat", 1000)
+            case "grow": truncate("\(volume)/a-large.dat", off_t(Self.large + 5_000_000))
+            case "vanish": unlink("\(volume)/b-small.dat")
+            case "appear": try SmallVolume.write("c-new.dat", Data([1, 2, 3]), in: volume)
+            default:
+                let file = open("\(volume)/a-large.dat", O_WRONLY)
+                defer { close(file) }
+                let bytes: [UInt8] = [9, 9, 9]
+                _ = pwrite(file, bytes, 3, 0)
+            }
+        }
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(result.summary["consistency"] as? String == "atomic")
+        #expect(problems(result) == [])
+        let tree = try Fixture.hash(volume)
+        #expect(try work.restored("latest", to: "again") == tree)
     }
 
     @Test(arguments: [0, 1000, 5 << 20, (5 << 20) + 77])

@@ -52,18 +52,28 @@ public final class BtrfsCapture: Capture {
         }
         self.held = held
         span = isHeld ? nil : LookSpan(from: from, to: Ambient.system.now())
-        view = try Self.tree(places, areas.map { "\($0.path)/\(CaptureArea.takenName)" }, parts)
-        let kept = areas.compactMap { area in settings.previous.flatMap { area.kept($0) } }
-        previous = kept.count == areas.count ? try? Self.tree(places, kept, parts) : nil
+        view = try Self.tree(places, areas, CaptureArea.takenName, parts)
+        let isKept = settings.previous.map { token in areas.allSatisfy { $0.kept(token) } } ?? false
+        previous = isKept ? try? Self.tree(places, areas, "kept-\(settings.previous!)", parts) : nil
     }
 
-    private static func tree(_ places: [Place], _ snapshots: [String], _ parts: VolumeParts) throws(SourceError) -> SourceTree {
-        let directories = zip(places, snapshots).map { place, snapshot in
-            place.path.isEmpty ? snapshot : "\(snapshot)/\(place.path)"
+    /// Opened beneath the area, through no link: the way from the subvolume's
+    /// root to the volume is in the hands of whoever may write there.
+    private static func tree(
+        _ places: [Place], _ areas: [CaptureArea], _ name: String, _ parts: VolumeParts
+    ) throws(CaptureError) -> SourceTree {
+        do throws(SystemError) {
+            var directories: [Descriptor] = []
+            for (place, area) in zip(places, areas) {
+                let path = Array((place.path.isEmpty ? name : "\(name)/\(place.path)").utf8)
+                directories.append(try area.directory.openBeneath(path, O_RDONLY | O_DIRECTORY | BGB_O_NOATIME))
+            }
+            let grafts = zip(parts.all, directories).dropFirst().map { ($0.path, $1) }
+            return try SourceTree(
+                root: directories[0], isLive: false, grafts: Dictionary(grafts, uniquingKeysWith: { $1 }))
+        } catch {
+            throw CaptureError("the snapshot of \(parts.root.directory) cannot be opened", error)
         }
-        let grafts = zip(parts.all, directories).dropFirst().map { ($0.path, $1) }
-        return try SourceTree(
-            path: directories[0], isLive: false, grafts: Dictionary(grafts, uniquingKeysWith: { $1 }))
     }
 
     private static func place(_ part: VolumePart) throws(CaptureError) -> Place {

@@ -33,9 +33,13 @@ public final class CaptureArea {
                     throw SystemError(operation: "make the directory \(place)", errno: errno)
                 }
             }
-            let path = path
-            directory = try Descriptor(
-                system("open") { open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) })
+            // Whoever may write to the parent must not have put a place of his
+            // own there, in which root would make and remove things for him.
+            let (folder, name) = ("\(base)/\(Self.directoryName)", path.split(separator: "/").last!)
+            let top = try Descriptor(
+                system("use \(folder)") { open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) })
+            guard try top.stat().owner == geteuid() else { throw SystemError(operation: "use \(folder)", errno: EPERM) }
+            directory = try top.openBeneath(Array(name.utf8), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
             lock = try directory.openBeneath(Array("lock".utf8), O_RDWR | O_CREAT, mode: 0o600)
             guard try directory.stat().owner == geteuid() else { throw SystemError(operation: "use \(path)", errno: EPERM) }
         } catch {
@@ -81,11 +85,10 @@ public final class CaptureArea {
         return (try? Descriptor.canClone(from: source, to: directory)) ?? false
     }
 
-    /// What is kept for the next run, by the name of the snapshot it belongs to.
-    func kept(_ token: String) -> String? {
-        var value = stat()
-        return lstat("\(path)/kept-\(token)", &value) == 0 && value.st_mode & S_IFMT == S_IFDIR
-            ? "\(path)/kept-\(token)" : nil
+    /// Whether something is kept for the next run, under the name of the snapshot it belongs to.
+    func kept(_ token: String) -> Bool {
+        let stat = try? terminated(Array("kept-\(token)".utf8)) { name throws(SystemError) in try directory.stat(name) }
+        return stat?.kind == .directory
     }
 
     /// Removes all but what is kept under `token`.

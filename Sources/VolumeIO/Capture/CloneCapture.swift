@@ -147,7 +147,7 @@ private final class CloneStore: Sendable {
         } catch {
             throw CaptureError("there is no room for clones in \(area.path)", error)
         }
-        if let previous, area.kept(previous) != nil {
+        if let previous, area.kept(previous) {
             kept = try? area.directory.openBeneath(Array("kept-\(previous)".utf8), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
         } else {
             kept = nil
