@@ -241,7 +241,9 @@ extension BackupRun {
                 return Captured(volume: next, contents: contents)
             }
             if isWritten, bytes <= Self.shortCopy || bytes > before / 10 * 7 {
-                if let captured = try await holdAndCopy(plan, tree, settings, known, writer) { return captured }
+                if let captured = try await holdAndCopy(plan, tree, settings, known, volume.attributes, writer) {
+                    return captured
+                }
             }
             before = bytes
             report.problems = []
@@ -256,12 +258,14 @@ extension BackupRun {
 
     /// Nil where nobody writes any more.
     private func holdAndCopy(
-        _ plan: CapturePlan, _ tree: SourceTree, _ settings: CaptureSettings, _ known: Known, _ writer: RepositoryWriter
+        _ plan: CapturePlan, _ tree: SourceTree, _ settings: CaptureSettings, _ known: Known,
+        _ attributes: KnownAttributes, _ writer: RepositoryWriter
     ) async throws -> Captured? {
         let spool = options.cacheDirectory ?? "/var/tmp"
         _ = LocalFile.makeDirectory(spool)
         guard
-            let copy = try HeldCopy.take(plan.parts, tree, settings, spool: spool, isKnown: { known.content($0) != nil })
+            let copy = try HeldCopy.take(
+                plan.parts, tree, settings, spool: spool, remembering: attributes, isKnown: { known.content($0) != nil })
         else { return nil }
         report.captureDuration = copy.held
         report.problems = []

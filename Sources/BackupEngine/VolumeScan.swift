@@ -120,7 +120,12 @@ struct VolumeScan {
     }
 
     /// Whether a file may have changed right after it was looked at, and show nothing of it.
-    func isFresh(_ stat: FileStat) -> Bool { LookSpan(from: scanStart, to: scanEnd).isFresh(stat) }
+    func isFresh(_ stat: FileStat) -> Bool { span.isFresh(stat) }
+
+    private var span: LookSpan { LookSpan(from: scanStart, to: scanEnd) }
+
+    /// Attributes of its files, for a pass that comes after.
+    var attributes: KnownAttributes { KnownAttributes(nodes, span) }
 
     /// Whether anything of the volume changed in this time, or may have.
     func holdsChange(in span: LookSpan) -> Bool { nodes.contains { span.isFresh($0.stat) } }

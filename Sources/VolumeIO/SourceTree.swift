@@ -69,6 +69,7 @@ public final class SourceTree: Sendable {
     /// - Parameters:
     ///   - settle: clean the dirty pages of each regular file just before it is
     ///     looked at, so that a later store through a mapping moves its time
+    ///   - known: files of which the attributes are known are not opened; not with `settle`
     ///   - exclude: true → neither visited nor descended into
     ///   - problem: gets what could not be read; the scan goes on. A directory
     ///     that cannot be listed is visited all the same, other things are not.
@@ -76,6 +77,7 @@ public final class SourceTree: Sendable {
     /// - Throws: what `visit` throws
     public func scan(
         settle: Bool,
+        remembering known: KnownAttributes? = nil,
         exclude: (_ path: [UInt8], _ isDirectory: Bool) -> Bool,
         problem: (SourceError) -> Void,
         visit: (ScannedNode) throws -> Void
@@ -112,7 +114,7 @@ public final class SourceTree: Sendable {
                     level.skip(entry)
                     found = try Found(directory: graft, path: path)
                 } else {
-                    found = try level.examine(entry, type: type, path: path, settle: settle)
+                    found = try level.examine(entry, type: type, path: path, settle: settle, known)
                 }
             } catch {
                 problem(SourceError(path, error))
@@ -198,9 +200,15 @@ extension DirectoryListing {
     }
 
     fileprivate func examine(
-        _ entry: Entry, type: Int, path: [UInt8], settle: Bool
+        _ entry: Entry, type: Int, path: [UInt8], settle: Bool, _ known: KnownAttributes?
     ) throws(SystemError) -> Found {
         switch type {
+        case DT_REG where known != nil && !settle:
+            let stat = try stat(of: entry)
+            guard let attributes = known?.attributes(of: stat) else {
+                return try examine(entry, type: type, path: path, settle: settle, nil)
+            }
+            return Found(node: ScannedNode(path: path, kind: stat.kind, stat: stat, attributes: attributes))
         case DT_REG:
             // Opening, fstat and flistxattr together cost less than fstatat
             // and one llistxattr by path.

@@ -61,8 +61,9 @@ public final class CloneCapture: Capture {
         let (old, new) = listing.files.partitioned(isUnchanged)
         try clone(new + old.filter { !link($0) }, tree, isFinal: false)
         for _ in 0..<Self.attempts {
+            let known = KnownAttributes(listing.nodes, listing.span)
             let (isDone, seconds) = try withWritersPaused(parts, settings) { isHeld in
-                let now = VolumeListing(tree, settle: false, exclude: settings.exclude)
+                let now = VolumeListing(tree, settle: false, remembering: known, exclude: settings.exclude)
                 let changed = now.changed(since: listing)
                 try clone(changed, tree, isFinal: true)
                 // Without anybody to pause it counts only if nothing happened between the passes.

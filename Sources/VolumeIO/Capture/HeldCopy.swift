@@ -13,16 +13,17 @@ public final class HeldCopy: Capture {
 
     /// - Parameters:
     ///   - spool: a directory with room for what changed
+    ///   - known: attributes of files as an earlier pass found them
     ///   - isKnown: whether a file's content was read already, and its stat then
     ///     says that it is still the same
     /// - Returns: nil where nobody writes to the volume: then nobody can be paused
     public static func take(
         _ parts: VolumeParts, _ tree: SourceTree, _ settings: CaptureSettings, spool: String,
-        isKnown: (ScannedNode) -> Bool
+        remembering known: KnownAttributes, isKnown: (ScannedNode) -> Bool
     ) throws -> HeldCopy? {
         let file = try SpoolFile(directory: spool)
         let (copy, held) = try withWritersPaused(parts, settings) { isHeld in
-            isHeld ? try Copied(parts, tree, settings, file, isKnown) : nil
+            isHeld ? try Copied(parts, tree, settings, file, known, isKnown) : nil
         }
         return copy.map { HeldCopy($0, held) }
     }
@@ -37,10 +38,10 @@ public final class HeldCopy: Capture {
 
         init(
             _ parts: VolumeParts, _ tree: SourceTree, _ settings: CaptureSettings, _ spool: SpoolFile,
-            _ isKnown: (ScannedNode) -> Bool
+            _ known: KnownAttributes, _ isKnown: (ScannedNode) -> Bool
         ) throws {
             // Pages were cleaned by the pass before: a store since then moved the time.
-            listing = VolumeListing(tree, settle: false, exclude: settings.exclude)
+            listing = VolumeListing(tree, settle: false, remembering: known, exclude: settings.exclude)
             let buffers = BufferPool(size: 4 << 20, keep: 1)
             var files: [Int: SourceFile] = [:]
             var problems = listing.problems + parts.refused

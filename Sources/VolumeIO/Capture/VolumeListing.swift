@@ -8,15 +8,20 @@ public struct VolumeListing: Sendable {
     /// When the names were looked at.
     public let span: LookSpan
 
-    /// - Parameter exclude: as in `SourceTree.scan`
+    /// - Parameters:
+    ///   - known: attributes of files that did not change since, which need not be opened
+    ///   - exclude: as in `SourceTree.scan`
     public init(
-        _ tree: SourceTree, settle: Bool, exclude: (_ path: [UInt8], _ isDirectory: Bool) -> Bool
+        _ tree: SourceTree, settle: Bool, remembering known: KnownAttributes? = nil,
+        exclude: (_ path: [UInt8], _ isDirectory: Bool) -> Bool
     ) {
         let started = Ambient.system.now()
         var nodes: [ScannedNode] = []
         var problems: [SourceError] = []
         // Nothing that is visited throws.
-        try? tree.scan(settle: settle, exclude: exclude, problem: { problems.append($0) }, visit: { nodes.append($0) })
+        try? tree.scan(
+            settle: settle, remembering: known, exclude: exclude, problem: { problems.append($0) },
+            visit: { nodes.append($0) })
         span = LookSpan(from: started, to: Ambient.system.now())
         self.nodes = nodes
         self.problems = problems
@@ -28,6 +33,30 @@ public struct VolumeListing: Sendable {
             && zip(nodes, earlier.nodes).allSatisfy { now, before in
                 now.isUnchanged(since: before) && !earlier.span.isFresh(before.stat)
             }
+    }
+}
+
+/// Extended attributes of files as an earlier pass found them. Every change of
+/// one moves the file's ctime, so that a stat tells whether they still hold;
+/// looking them up costs an open, which is most of what a file costs a scan.
+public struct KnownAttributes: Sendable {
+    private struct Identity: Hashable { let device, inode: UInt64 }
+    private let files: [Identity: (stat: FileStat, attributes: [ExtendedAttribute])]
+    private let span: LookSpan
+
+    public init(_ nodes: [ScannedNode], _ span: LookSpan) {
+        self.span = span
+        files = Dictionary(
+            nodes.lazy.filter { $0.kind == .file }.map {
+                (Identity(device: $0.stat.device, inode: $0.stat.inode), ($0.stat, $0.attributes))
+            }, uniquingKeysWith: { $1 })
+    }
+
+    func attributes(of stat: FileStat) -> [ExtendedAttribute]? {
+        guard let found = files[Identity(device: stat.device, inode: stat.inode)], stat.isSame(as: found.stat),
+            !span.isFresh(found.stat)
+        else { return nil }
+        return found.attributes
     }
 }
 
