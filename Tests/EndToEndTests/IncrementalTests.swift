@@ -164,7 +164,7 @@ struct IncrementalTests {
         #expect(shown.fields["set"] as? String == "night")
         #expect(shown.fields["node"] as? String == "n1")
         #expect(shown.fields["volume"] as? String == volume.path)
-        #expect(shown.fields["consistency"] as? String == "fuzzy")
+        #expect(shown.fields["consistency"] as? String == "atomic")
         #expect(try workspace.show(second.id).text("parent") == first.id)
     }
 }
