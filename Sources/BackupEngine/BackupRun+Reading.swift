@@ -74,7 +74,7 @@ extension BackupRun {
         var current: FileAssembly?
         var failed: Int?
         var idCount = 0
-        var nextSegment = report.bytesRead + ReadJournal.interval
+        var (nextSegment, files) = (report.bytesRead + ReadJournal.interval, 0)
         do {
             while let outcome = try await pieces.next() {
                 switch outcome {
@@ -88,15 +88,16 @@ extension BackupRun {
                     guard let complete = try await take(piece, into: &current, writer, &failed) else { continue }
                     finished.append(complete)
                     idCount += complete.idCount
+                    files += 1
                     // 32 MiB of ids, whatever the size of the volume.
                     if idCount >= 1 << 20 {
                         try await writer.settleTickets()
-                    } else if report.bytesRead < nextSegment {
+                    } else if report.bytesRead < nextSegment, files < ReadJournal.mostFiles {
                         continue
                     }
                     try await resolve(&finished, of: volume, writer, &contents)
                     idCount = finished.reduce(0) { $0 + $1.idCount }
-                    nextSegment = report.bytesRead + ReadJournal.interval
+                    (nextSegment, files) = (report.bytesRead + ReadJournal.interval, 0)
                 }
             }
         } catch {

@@ -20,6 +20,8 @@ struct ReadJournal {
     /// Bytes read between two segments: at 1 GB/s every quarter of a second,
     /// which is what an interruption costs, for one small file forced to the disk.
     static let interval: Int64 = 256 << 20
+    /// Files at which a segment is written before that: some 20 MB of memory.
+    static let mostFiles = 1 << 16
 
     /// A segment is of no snapshot.
     private static let noSnapshot = ObjectID(bytes: [UInt8](repeating: 0, count: 16))
