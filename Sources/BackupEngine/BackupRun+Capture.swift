@@ -128,6 +128,8 @@ extension BackupRun {
                 report.problems.append(
                     "\(printable(lie.path)) changed where changed-block tracking saw no change: everything was read again")
                 readsAll = true
+                // What was finished before the lie came out may rest on another one.
+                journal?.remove()
                 captured = try await readFiles(captured, writer)
             }
             summarize(captured.volume, captured.contents)
