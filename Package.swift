@@ -87,7 +87,7 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"], exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(
-            name: "FaultTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"],
+            name: "FaultTests", dependencies: ["TestSupport", "BackupBase", "BackupEngine", "bgbackup"],
             swiftSettings: settings),
     ]
 )

@@ -124,11 +124,14 @@ final class TrackedParent: Sendable {
         return whole
     }
 
+    /// Where the blocks of an audited piece are.
     /// - Throws: `TrackingLie` where the piece has other blocks than the parent
-    func check(_ piece: FilePiece) throws {
+    func places(confirmedBy piece: FilePiece) throws -> [RepositoryWriter.Place] {
         let first = Int(piece.offset / Int64(list.content.blockSize))
-        for (step, block) in piece.region.blocks.enumerated() where list.id(first + step) != block.id ?? .zero {
-            throw TrackingLie(path: piece.file.path)
+        return try piece.region.blocks.enumerated().map { step, block in
+            let (id, place) = list.block(first + step)
+            guard id == block.id ?? .zero else { throw TrackingLie(path: piece.file.path) }
+            return place.map { .stored($0) } ?? .zero
         }
     }
 }

@@ -36,9 +36,7 @@ struct FileAssembly {
 
     /// Adds a piece's blocks, and those before it that were not read: zeros in
     /// a hole, or what the parent snapshot has.
-    /// - Throws: `TrackingLie` where an audit finds another block than the parent's
-    mutating func add(_ piece: FilePiece, _ places: [RepositoryWriter.Place]) throws {
-        if piece.isAudit, let parent = file.parent { try parent.check(piece) }
+    mutating func add(_ piece: FilePiece, _ places: [RepositoryWriter.Place]) {
         fill(upTo: Int(piece.offset / Int64(blockSize)))
         for (block, place) in zip(piece.region.blocks, places) {
             blocks += 1

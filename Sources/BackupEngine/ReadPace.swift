@@ -31,6 +31,9 @@ final class ReadPace: Sendable {
     /// Files of pressure stall information (kernel: psi.rst) to look at.
     func watch(_ files: [String]) { state.withLock { $0.pressureFiles = files } }
 
+    /// Whether the last look found pressure.
+    var isResting: Bool { state.withLock { $0.isPressed } }
+
     /// Returns when so many bytes may be read.
     /// - Throws: `CancellationError`
     func wait(for bytes: Int) async throws {
