@@ -89,7 +89,7 @@ extension BackupRun {
         case .zfs:
             return try await readSurely(try await CommandCapture.zfs(plan.parts), writer)
         case .lvm:
-            return try await readSurely(try await CommandCapture.lvm(plan.parts), writer)
+            return try await readSurely(try await CommandCapture.lvm(plan.parts, settings), writer)
         case .freeze:
             guard let hook = options.captureHook else {
                 throw CaptureError(
