@@ -8,10 +8,28 @@ import TestSupport
 /// ones refuse; the arguments they got are in a log.
 struct SnapshotFakes {
     let directory: String
+    private let cleaning: Cleaning
+
+    /// Detaches the devices of snapshots that were kept, with the last of the fakes.
+    private final class Cleaning: Sendable {
+        private let directory: String
+
+        init(_ directory: String) { self.directory = directory }
+
+        deinit {
+            guard let state = try? Data(contentsOf: URL(filePath: "\(directory)/state")),
+                let snapshots = try? JSONSerialization.jsonObject(with: state) as? [String: [String: Any]]
+            else { return }
+            for snapshot in snapshots.values {
+                if let device = snapshot["device"] as? String { _ = try? Program.tool("losetup", ["--detach", device]) }
+            }
+        }
+    }
 
     /// - Parameter mount: what is a dataset, or a logical volume, in their eyes
     init(_ workspace: Workspace, mount: LoopMount) throws {
         directory = workspace.path("fakes")
+        cleaning = Cleaning(directory)
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         let commands = ["lvs", "lvcreate", "lvremove", "lvrename", "dmsetup", "thin_delta"].map { ($0, Self.lvm) }
         for (name, script) in [("zfs", Self.zfs)] + commands {
