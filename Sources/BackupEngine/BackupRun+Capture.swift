@@ -129,6 +129,8 @@ extension BackupRun {
                 report.problems.append(
                     "\(printable(lie.path)) changed where changed-block tracking saw no change: everything was read again")
                 readsAll = true
+                // What was finished before the lie came out may rest on another one.
+                journal?.remove()
                 captured = try await readFiles(captured, writer)
             }
             summarize(captured.volume, captured.contents)
@@ -183,7 +185,7 @@ extension BackupRun {
 
     /// Content that was read in an earlier pass, by path.
     private struct Known {
-        let byPath: [[UInt8]: (stat: FileStat, content: [UInt8])]
+        private let byPath: [[UInt8]: (stat: FileStat, content: [UInt8])]
 
         init(_ volume: VolumeScan, _ contents: Contents) {
             var byPath: [[UInt8]: (stat: FileStat, content: [UInt8])] = [:]
@@ -222,7 +224,6 @@ extension BackupRun {
     private func copyInPasses(
         _ plan: CapturePlan, _ settings: CaptureSettings, _ writer: RepositoryWriter
     ) async throws -> Captured {
-        lists = nil
         let tree = try liveTree(plan.parts)
         var volume = try VolumeScan(tree) { note($0) }
         var contents = takeUnchanged(volume)
@@ -242,7 +243,7 @@ extension BackupRun {
                 return Captured(volume: next, contents: contents)
             }
             if isWritten, bytes <= Self.shortCopy || bytes > before / 10 * 7 {
-                if let captured = try await holdAndCopy(plan, tree, settings, known, volume.attributes, writer) {
+                if let captured = try await holdAndCopy(plan, tree, settings, known, volume, contents, writer) {
                     return captured
                 }
             }
@@ -259,22 +260,50 @@ extension BackupRun {
 
     /// Nil where nobody writes any more.
     private func holdAndCopy(
-        _ plan: CapturePlan, _ tree: SourceTree, _ settings: CaptureSettings, _ known: Known,
-        _ attributes: KnownAttributes, _ writer: RepositoryWriter
+        _ plan: CapturePlan, _ tree: SourceTree, _ settings: CaptureSettings, _ known: Known, _ before: VolumeScan,
+        _ read: Contents, _ writer: RepositoryWriter
     ) async throws -> Captured? {
         let spool = options.cacheDirectory ?? "/var/tmp"
         _ = LocalFile.makeDirectory(spool)
+        let earlier = blockLists(of: before, read)
+        let hasher = contentHasher
         guard
             let copy = try HeldCopy.take(
-                plan.parts, tree, settings, spool: spool, remembering: attributes, isKnown: { known.content($0) != nil })
+                plan.parts, tree, settings, spool: spool, remembering: before.attributes,
+                isKnown: { known.content($0) != nil },
+                blocks: { node in earlier[node.path].map { $0.known(hasher) } })
         else { return nil }
         report.captureDuration = copy.held
         report.problems = []
         let volume = try scan(copy)
         var contents = known.contents(of: volume)
-        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        let files = volume.filesToRead(
+            except: { contents[$0] != nil },
+            parent: { index in
+                let node = volume.nodes[index]
+                guard let list = earlier[node.path], let changed = copy.changed[node.path] else { return nil }
+                return TrackedParent(list, changed: changed, size: node.stat.size, isSampled: { false })
+            })
+        try await self.read(files, of: volume, into: writer, &contents)
         summarize(volume, contents)
-        return Captured(volume: volume, contents: contents, capture: copy)
+        return Captured(volume: volume, contents: contents)
+    }
+
+    /// Blocks of the files that changed last, as they were read: 32 MiB of ids at the most.
+    private func blockLists(of volume: VolumeScan, _ contents: Contents) -> [[UInt8]: BlockList] {
+        guard let lists else { return [:] }
+        var found: [[UInt8]: BlockList] = [:]
+        var room = 1 << 20
+        let large = contents.keys.filter { volume.nodes[$0].stat.size > ReadQueue.stretch }
+        for index in large.sorted(by: { volume.nodes[$0].stat.changed > volume.nodes[$1].stat.changed }) {
+            let path = volume.nodes[index].path
+            guard let content = try? Content(decoding: contents[index]![...]), content.blockCount <= room,
+                content.blockSize == FileClass.of(path).blockSize, let list = lists.find(path, content: content)
+            else { continue }
+            room -= content.blockCount
+            found[path] = list
+        }
+        return found
     }
 
     // MARK: - For the next run

@@ -7,17 +7,28 @@ import VolumeIO
 extension BackupRun {
     // MARK: - Unchanged files
 
-    /// Files that the last snapshot has as they are now.
+    /// Files that the last snapshot has as they are now, or that an interrupted
+    /// run has read as they are now.
     func takeUnchanged(_ volume: VolumeScan) -> Contents {
         var contents: Contents = [:]
+        report.bytesResumed = 0
         guard volume.canBeUnchanged, !readsAll else { return contents }
         for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
-            guard let found = state?.find(node.path), !found.racy, found.stamp == LocalState.Stamp(node.stat),
-                (try? Content(decoding: found.content)) != nil
-            else { continue }
-            contents[index] = Array(found.content)
+            if let content = content(of: node, in: state?.find(node.path)) {
+                contents[index] = content
+            } else if let content = content(of: node, in: journal?.find(node.path)) {
+                contents[index] = content
+                report.bytesResumed += node.stat.size
+            }
         }
         return contents
+    }
+
+    private func content(of node: ScannedNode, in found: LocalState.Found?) -> [UInt8]? {
+        guard let found, !found.racy, found.stamp == LocalState.Stamp(node.stat),
+            (try? Content(decoding: found.content)) != nil
+        else { return nil }
+        return Array(found.content)
     }
 
     /// Counts what the volume has against what the last snapshot had.
@@ -63,6 +74,7 @@ extension BackupRun {
         var current: FileAssembly?
         var failed: Int?
         var idCount = 0
+        var (nextSegment, files) = (report.bytesRead + ReadJournal.interval, 0)
         do {
             while let outcome = try await pieces.next() {
                 switch outcome {
@@ -76,17 +88,24 @@ extension BackupRun {
                     guard let complete = try await take(piece, into: &current, writer, &failed) else { continue }
                     finished.append(complete)
                     idCount += complete.idCount
+                    files += 1
                     // 32 MiB of ids, whatever the size of the volume.
-                    guard idCount >= 1 << 20 else { continue }
-                    try await resolve(finished, writer, &contents)
-                    (finished, idCount) = ([], 0)
+                    if idCount >= 1 << 20 {
+                        try await writer.settleTickets()
+                    } else if report.bytesRead < nextSegment, files < ReadJournal.mostFiles {
+                        continue
+                    }
+                    try await resolve(&finished, of: volume, writer, &contents)
+                    idCount = finished.reduce(0) { $0 + $1.idCount }
+                    (nextSegment, files) = (report.bytesRead + ReadJournal.interval, 0)
                 }
             }
         } catch {
             await pieces.abandon()
             throw error
         }
-        try await resolve(finished, writer, &contents)
+        try await writer.settleTickets()
+        try await resolve(&finished, of: volume, writer, &contents)
     }
 
     /// Stores a piece; returns the file when it was the last one.
@@ -110,58 +129,73 @@ extension BackupRun {
             return nil
         }
         assembly.finish()
-        noteIfChanged(piece)
+        assembly.isMixed = noteIfChanged(piece)
         board.update { $0.filesDone += 1 }
         return assembly
     }
 
     /// A file that moved between its opening and its last read is stored as it
     /// was read, and named: it may be a mixture of two moments.
-    private func noteIfChanged(_ piece: FilePiece) {
+    private func noteIfChanged(_ piece: FilePiece) -> Bool {
         if piece.stat.size > piece.size {
             note(piece.file.path, "grew between scan and reading: its first \(formatBytes(piece.size)) are in the snapshot")
-            return
+            return true
         }
         do {
-            let now = LocalState.Stamp(try piece.source.stat())
-            if now != LocalState.Stamp(piece.stat) { note(piece.file.path, "changed while it was read") }
+            if LocalState.Stamp(try piece.source.stat()) == LocalState.Stamp(piece.stat) { return false }
+            note(piece.file.path, "changed while it was read")
         } catch {
             note(error)
         }
+        return true
     }
 
-    /// Turns finished files into contents once every block has its pack.
+    // MARK: - Finished files
+
+    /// Turns finished files whose blocks all have their place into contents, and
+    /// journals them. The others stay: a pack is not ended early for them.
     private func resolve(
-        _ finished: [FileAssembly], _ writer: RepositoryWriter, _ contents: inout Contents
+        _ finished: inout [FileAssembly], of volume: VolumeScan, _ writer: RepositoryWriter, _ contents: inout Contents
     ) async throws {
-        try await writer.settleTickets()
+        var segment = LocalState.Builder(hasher: repository.keys.stateHasher)
         var waiting: [(assembly: FileAssembly, whole: Content.Part, parts: [RepositoryWriter.Place])] = []
-        for assembly in finished {
+        let placed = finished.filter { writer.isPlaced(ticket: $0.lastTicket) }
+        finished.removeAll { writer.isPlaced(ticket: $0.lastTicket) }
+        for assembly in placed {
             let whole = assembly.whole(writer)
             switch assembly.draft(whole) {
             case .inline(let content):
-                contents[assembly.file.node] = content.encoded
-                keepList(assembly, content, whole.extents)
+                keep(assembly, content, whole.extents, of: volume, &contents, &segment)
             case .indirect(let parts):
                 var places: [RepositoryWriter.Place] = []
                 for part in parts { places.append(try await storeMetadata(part.encoded, writer)) }
                 waiting.append((assembly, whole, places))
             }
         }
-        guard !waiting.isEmpty else { return }
-        try await writer.settleTickets()
+        if !waiting.isEmpty { try await writer.settleTickets() }
         for (assembly, whole, places) in waiting {
             var parts = Extents()
             for place in places { parts.append(Self.location(place, writer)) }
-            let content = assembly.content(parts: parts)
-            contents[assembly.file.node] = content.encoded
-            keepList(assembly, content, whole.extents)
+            keep(assembly, assembly.content(parts: parts), whole.extents, parts, of: volume, &contents, &segment)
         }
+        journal?.append(segment)
     }
 
-    private func keepList(_ assembly: FileAssembly, _ content: Content, _ extents: Extents) {
+    /// - Parameters:
+    ///   - extents: of the file's blocks
+    ///   - parts: of the metadata blocks that list them, where they stand apart
+    private func keep(
+        _ assembly: FileAssembly, _ content: Content, _ extents: Extents, _ parts: Extents = Extents(), of volume: VolumeScan,
+        _ contents: inout Contents, _ segment: inout LocalState.Builder
+    ) {
+        let node = volume.nodes[assembly.file.node]
+        contents[assembly.file.node] = content.encoded
+        if volume.canBeUnchanged, !volume.isRacy(node.stat), !assembly.isMixed {
+            segment.add(
+                node.path, LocalState.Stamp(node.stat), racy: false, content: content.encoded,
+                packs: extents.packs.union(parts.packs))
+        }
         var assembly = assembly
-        guard let ids = assembly.takeIDs() else { return }
-        lists?.write(assembly.file.path, content: content, ids: ids, extents: extents)
+        if let ids = assembly.takeIDs() { lists?.write(node.path, content: content, ids: ids, extents: extents) }
     }
 }

@@ -55,6 +55,8 @@ public struct BackupReport: Sendable {
     public var bytesRead: Int64 = 0
     /// Bytes read to see whether what should not have changed did not; not in `bytesRead`.
     public var bytesAudited: Int64 = 0
+    /// Bytes of files that an interrupted run had read and stored: not read again.
+    public var bytesResumed: Int64 = 0
     /// Bytes that only the capture kept by the run before held any more when this one began, as far as extents tell.
     public var bytesPinned: Int64 = 0
     /// Bytes of plaintext no pack held before.
@@ -85,6 +87,9 @@ public final class BackupRun {
     let ambient: Ambient
     var report = BackupReport()
     var state: LocalState?
+    /// What runs before this one read without making a snapshot, and what this
+    /// one reads; nil where the node keeps no state.
+    var journal: ReadJournal?
     /// Block lists, where a capture is kept to compare with.
     var lists: BlockListStore?
     /// Read everything: tracking was caught in a lie, or the operator says so.
@@ -128,7 +133,13 @@ public final class BackupRun {
         }
         var captured: Captured?
         defer { captured?.capture?.release() }
-        let manifest = try await repository.withWriter(cache: options.cacheDirectory, width: Self.width) { writer in
+        journal = place.map {
+            ReadJournal(directory: "\($0).read", repository: repository.id, hasher: repository.keys.stateHasher)
+        }
+        let manifest = try await repository.withWriter(
+            cache: options.cacheDirectory, journal: place.map { "\($0).packs" }, width: Self.width
+        ) { writer in
+            self.journal?.load { writer.knew(pack: $0) }
             let taken = try await self.captureAndRead(writer)
             captured = taken
             let tickets = try await self.writeManifest(taken.volume, taken.contents, writer)
@@ -146,7 +157,7 @@ public final class BackupRun {
         report.snapshot = name
         report.bytesStored += Int64(stored)
         keep(captured, name)
-        keepState(place, captured.volume, captured.contents, name)
+        if keepState(place, captured.volume, captured.contents, name) { journal?.remove() }
         report.duration = monotonicSeconds() - clock
         return report
     }
@@ -189,16 +200,18 @@ public final class BackupRun {
         return state
     }
 
-    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: Contents, _ name: SnapshotName) {
-        guard let place else { return }
+    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: Contents, _ name: SnapshotName) -> Bool {
+        guard let place else { return false }
         for (index, node) in volume.nodes.enumerated() {
             guard let content = contents[index] else { continue }
             nextState.add(
                 node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content)
         }
-        if !nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id) {
+        let isKept = nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id)
+        if !isKept {
             report.warnings.append("the state \(place).state could not be written: the next backup reads everything again")
         }
+        return isKept
     }
 
     // MARK: - Manifest
@@ -246,7 +259,7 @@ public final class BackupRun {
                 "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
                 "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
                 "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
-                "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned,
+                "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned, "bytes_resumed": report.bytesResumed,
                 "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])
     }

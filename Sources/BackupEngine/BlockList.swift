@@ -41,6 +41,17 @@ struct BlockList: Sendable {
 
     func id(_ index: Int) -> BlockID { ids[index] }
 
+    /// For a copy that is made while writes are held: what need not be put aside.
+    func known(_ hasher: BlockHasher) -> KnownBlocks {
+        KnownBlocks(
+            blockSize: content.blockSize,
+            isSame: { index, bytes in
+                guard index < ids.count, bytes.count == content.length(ofBlock: index) else { return false }
+                return ids[index] == (bytes.isZero ? .zero : hasher.id(of: bytes))
+            },
+            isZero: { index in index < ids.count && ids[index] == .zero })
+    }
+
     /// Files written once are never changed in place, and small ones are read
     /// faster than looked up. A list is in memory while its file is read: 32
     /// bytes for each block, 32 MiB at the most.

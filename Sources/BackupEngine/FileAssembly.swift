@@ -19,6 +19,10 @@ struct FileAssembly {
     private let blockSize: Int
     /// The ids of all blocks, for the next run; nil where that is not wanted.
     private var ids: [BlockID]?
+    /// The last ticket among the blocks.
+    private(set) var lastTicket = -1
+    /// Whether the file moved while it was read: what was read may be a mixture.
+    var isMixed = false
 
     /// - Parameter keepsIDs: whether the next run wants to know the blocks
     init(_ piece: FilePiece, digest hasher: BlockHasher, keepsIDs: Bool) {
@@ -40,6 +44,7 @@ struct FileAssembly {
             blocks += 1
             if let id = block.id { digest.add(id) } else { digest.addZero(1) }
             ids?.append(block.id ?? .zero)
+            if case .new(let ticket) = place { lastTicket = max(lastTicket, ticket) }
             append(place)
         }
     }

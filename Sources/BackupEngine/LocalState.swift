@@ -10,7 +10,30 @@ import VolumeIO
 /// Disposable: lost, torn or stale, the next backup reads everything and finds
 /// the blocks known. Names are kept as keyed hashes only, and the whole file is
 /// authenticated, because a wrong content here would become a wrong snapshot.
+/// The segments of a `ReadJournal` have the same format.
 struct LocalState {
+    /// A path, as a keyed hash.
+    struct Key: Hashable, Comparable {
+        let high, low: UInt64
+
+        init(_ path: [UInt8], _ hasher: BlockHasher) {
+            self.init(path.withUnsafeBytes { hasher.id(of: $0).bytes }, at: 0)
+        }
+
+        fileprivate init(_ bytes: [UInt8], at offset: Int) {
+            (high, low) = bytes.withUnsafeBytes { raw in
+                func word(_ offset: Int) -> UInt64 {
+                    UInt64(bigEndian: raw.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+                }
+                return (word(offset), word(offset + 8))
+            }
+        }
+
+        fileprivate var bytes: [UInt8] { [high, low].flatMap { word in withUnsafeBytes(of: word.bigEndian, Array.init) } }
+
+        static func < (left: Self, right: Self) -> Bool { (left.high, left.low) < (right.high, right.low) }
+    }
+
     /// The stat fields of which any change means that a file must be read.
     struct Stamp: Equatable {
         var inode: UInt64
@@ -38,6 +61,11 @@ struct LocalState {
         /// Read again however the stat looks: it moved too close to the reading.
         let racy: Bool
         let content: ArraySlice<UInt8>
+        /// Packs that hold the content and its parts, where they were noted.
+        var packs: [ObjectID] {
+            stride(from: packBytes.startIndex, to: packBytes.endIndex, by: 16).map { ObjectID(bytes: packBytes[$0..<$0 + 16]) }
+        }
+        fileprivate let packBytes: ArraySlice<UInt8>
     }
 
     /// The snapshot that the state describes.
@@ -45,9 +73,9 @@ struct LocalState {
     private let hasher: BlockHasher
     private let bytes: [UInt8]
     private let table: Int
-    private let count: Int
+    let count: Int
 
-    private static let magic = Array("BGBSTAT1".utf8)
+    private static let magic = Array("BGBSTAT2".utf8)
     private static let recordSize = 16 + 8 + 1 + 32
     private static let headerSize = 8 + 16 + 16 + 8 + 8
 
@@ -72,58 +100,59 @@ struct LocalState {
 
     /// What is known of a path, or nil.
     func find(_ path: [UInt8]) -> Found? {
-        let key = Self.key(path, hasher)
+        let key = Key(path, hasher)
         var low = 0
         var high = count
         while low < high {
             let middle = (low + high) / 2
-            let start = table + middle * Self.recordSize
-            let order = compare(key, at: start)
-            if order == 0 { return record(start) }
-            if order > 0 { low = middle + 1 } else { high = middle }
+            let found = self.key(middle)
+            if found == key { return record(middle)?.found }
+            if found < key { low = middle + 1 } else { high = middle }
         }
         return nil
     }
 
-    private func compare(_ key: [UInt8], at start: Int) -> Int {
-        for index in 0..<16 where key[index] != bytes[start + index] {
-            return key[index] < bytes[start + index] ? -1 : 1
-        }
-        return 0
-    }
+    private func key(_ index: Int) -> Key { Key(bytes, at: table + index * Self.recordSize) }
 
-    private func record(_ start: Int) -> Found? {
+    /// One of `count` records, in the order of their keys.
+    func record(_ index: Int) -> (key: Key, found: Found)? {
+        let start = table + index * Self.recordSize
         let offset = Self.number(bytes, start + 16)
-        guard offset >= Self.headerSize, offset + 4 <= table else { return nil }
-        let length = (0..<4).reduce(0) { $0 | Int(bytes[offset + $1]) << (8 * $1) }
-        guard offset + 4 + length <= table else { return nil }
+        guard offset >= Self.headerSize, offset + 8 <= table else { return nil }
+        let content = offset + 8..<offset + 8 + length(offset)
+        let packs = content.upperBound..<content.upperBound + length(offset + 4) * 16
+        guard packs.upperBound <= table else { return nil }
         let stamp = Stamp(
             inode: UInt64(bitPattern: Int64(Self.number(bytes, start + 25))), size: Int64(Self.number(bytes, start + 33)),
             modified: Int64(Self.number(bytes, start + 41)), changed: Int64(Self.number(bytes, start + 49)))
-        return Found(stamp: stamp, racy: bytes[start + 24] != 0, content: bytes[offset + 4..<offset + 4 + length])
+        let found = Found(stamp: stamp, racy: bytes[start + 24] != 0, content: bytes[content], packBytes: bytes[packs])
+        return (key(index), found)
     }
+
+    private func length(_ offset: Int) -> Int { (0..<4).reduce(0) { $0 | Int(bytes[offset + $1]) << (8 * $1) } }
 
     private static func number(_ bytes: [UInt8], _ offset: Int) -> Int {
         bytes.withUnsafeBytes { Int(Int64(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: Int64.self))) }
-    }
-
-    fileprivate static func key(_ path: [UInt8], _ hasher: BlockHasher) -> [UInt8] {
-        Array(path.withUnsafeBytes { hasher.id(of: $0).bytes }.prefix(16))
     }
 
     /// Collects the next state while a backup runs.
     struct Builder {
         private let hasher: BlockHasher
         private var heap: [UInt8] = []
-        private var records: [(key: [UInt8], offset: Int, racy: Bool, stamp: Stamp)] = []
+        private var records: [(key: Key, offset: Int, racy: Bool, stamp: Stamp)] = []
 
         init(hasher: BlockHasher) { self.hasher = hasher }
 
-        mutating func add(_ path: [UInt8], _ stamp: Stamp, racy: Bool, content: [UInt8]) {
+        var isEmpty: Bool { records.isEmpty }
+
+        mutating func add(_ path: [UInt8], _ stamp: Stamp, racy: Bool, content: [UInt8], packs: Set<ObjectID> = []) {
             let offset = LocalState.headerSize + heap.count
-            withUnsafeBytes(of: UInt32(content.count).littleEndian) { heap.append(contentsOf: $0) }
+            for count in [content.count, packs.count] {
+                withUnsafeBytes(of: UInt32(count).littleEndian) { heap.append(contentsOf: $0) }
+            }
             heap.append(contentsOf: content)
-            records.append((LocalState.key(path, hasher), offset, racy, stamp))
+            for pack in packs { heap.append(contentsOf: pack.bytes) }
+            records.append((Key(path, hasher), offset, racy, stamp))
         }
 
         /// Writes the state of `snapshot` in place of the last one.
@@ -134,8 +163,8 @@ struct LocalState {
             append(Int64(records.count))
             append(Int64(LocalState.headerSize + heap.count))
             bytes += heap
-            for record in records.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
-                bytes += record.key
+            for record in records.sorted(by: { $0.key < $1.key }) {
+                bytes += record.key.bytes
                 append(Int64(record.offset))
                 bytes.append(record.racy ? 1 : 0)
                 append(Int64(bitPattern: record.stamp.inode))
@@ -146,68 +175,6 @@ struct LocalState {
             bytes += bytes.withUnsafeBytes { hasher.id(of: $0).bytes }
             return LocalFile.replace(path, with: bytes)
         }
-    }
-}
-
-/// Small files of the node itself: state and locks.
-enum LocalFile {
-    static func read(_ path: String, limit: Int) -> [UInt8]? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        let size = Int(lseek(descriptor, 0, SEEK_END))
-        guard size >= 0, size <= limit else { return nil }
-        var got = 0
-        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-            while got < size {
-                let more = pread(descriptor, buffer.baseAddress! + got, size - got, off_t(got))
-                if more <= 0 { break }
-                got += more
-            }
-            count = got
-        }
-        return got == size ? bytes : nil
-    }
-
-    /// The text of a file of /proc or /sys, up to 64 KiB.
-    static func readText(_ path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var bytes = [UInt8](repeating: 0, count: 64 << 10)
-        let count = Glibc.read(descriptor, &bytes, bytes.count)
-        return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
-    }
-
-    /// Writes aside, forces to the disk and renames: old or new, never a mixture.
-    /// - Parameter durably: false where a mixture is noticed by who reads it
-    static func replace(_ path: String, with bytes: [UInt8], durably: Bool = true) -> Bool {
-        let aside = path + ".new"
-        let descriptor = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return false }
-        var offset = 0
-        while offset < bytes.count {
-            let written = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + offset, bytes.count - offset) }
-            if written <= 0 { break }
-            offset += written
-        }
-        let whole = offset == bytes.count && (!durably || fdatasync(descriptor) == 0)
-        close(descriptor)
-        guard whole, rename(aside, path) == 0 else {
-            unlink(aside)
-            return false
-        }
-        return true
-    }
-
-    /// Makes a directory and its parents, for the owner only.
-    static func makeDirectory(_ path: String) -> Bool {
-        var current = path.hasPrefix("/") ? "" : "."
-        for part in path.split(separator: "/") {
-            current += "/" + part
-            if mkdir(current, 0o700) != 0, errno != EEXIST { return false }
-        }
-        return true
     }
 }
 

@@ -39,9 +39,11 @@ public final class Repository: Sendable {
     /// and indexed; when it throws, nothing refers to what was stored.
     /// - Parameters:
     ///   - cache: directory for the block index, or nil to keep it in memory.
+    ///   - journal: directory for notes of packs under way, which the next run
+    ///     takes over where this one is interrupted; no other run may use it meanwhile.
     ///   - width: regions that `body` has under way at once.
     public func withWriter<Result>(
-        cache: String?, width: Int, _ body: (RepositoryWriter) async throws -> Result
+        cache: String?, journal: String? = nil, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
         try await requireClaim()
         // Beside the work: each of these is a round trip or two.
@@ -50,8 +52,10 @@ public final class Repository: Sendable {
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
         try await completing
-        let writer = RepositoryWriter(repository: self, index: index, width: width)
+        let pending = journal.flatMap { PendingPacks(directory: $0, keys: keys, ambient: ambient) }
+        let writer = RepositoryWriter(repository: self, index: index, pending: pending, width: width)
         do {
+            try await writer.takeOver()
             let result = try await body(writer)
             try await writer.finish()
             await sweeping

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
@@ -123,6 +124,36 @@ static inline int bgb_btrfs_remove(int parent, const char *name) {
     if (strlen(name) >= sizeof arguments.name) return errno = ENAMETOOLONG, -1;
     strcpy(arguments.name, name);
     return ioctl(parent, BTRFS_IOC_SNAP_DESTROY, &arguments);
+}
+/* Whether the tree of roots has a subvolume `name` in the directory `parent`, before any look-up by name shows it.
+   `next` is 0 at first, and then where to go on: subvolumes get ascending numbers. */
+static inline int bgb_btrfs_is_rooted(int parent, const char *name, uint64_t *next) {
+    struct stat status;
+    struct btrfs_ioctl_ino_lookup_args within = {.objectid = BTRFS_FIRST_FREE_OBJECTID};
+    if (fstat(parent, &status) != 0 || ioctl(parent, BTRFS_IOC_INO_LOOKUP, &within) != 0) return -1;
+    for (;;) {
+        struct btrfs_ioctl_search_args search = {.key = {
+            .tree_id = BTRFS_ROOT_TREE_OBJECTID, .min_objectid = within.treeid, .max_objectid = within.treeid,
+            .min_type = BTRFS_ROOT_REF_KEY, .max_type = BTRFS_ROOT_REF_KEY, .min_offset = *next, .max_offset = UINT64_MAX,
+            .max_transid = UINT64_MAX, .nr_items = UINT32_MAX}};
+        if (ioctl(parent, BTRFS_IOC_TREE_SEARCH, &search) != 0) return -1;
+        if (search.key.nr_items == 0) return 0;
+        const char *at = search.buf;
+        for (uint32_t i = 0; i < search.key.nr_items; i++) {
+            struct btrfs_ioctl_search_header header;
+            struct btrfs_root_ref reference;
+            memcpy(&header, at, sizeof header);
+            at += sizeof header;
+            if (header.len < sizeof reference) return errno = EINVAL, -1;
+            memcpy(&reference, at, sizeof reference);
+            *next = header.offset + 1;
+            size_t length = le16toh(reference.name_len);
+            if (le64toh(reference.dirid) == status.st_ino && length == strlen(name) &&
+                sizeof reference + length <= header.len && memcmp(at + sizeof reference, name, length) == 0)
+                return 1;
+            at += header.len;
+        }
+    }
 }
 /* Up to `count` extents of the file from `start` on; returns how many. */
 static inline int bgb_fiemap(int fd, uint64_t start, struct fiemap_extent *extents, unsigned count) {

@@ -19,20 +19,14 @@ public final class BlockIndex {
 
     /// - Parameter directory: where runs are kept; nil keeps them in memory.
     init(directory: String?, ambient: Ambient) {
-        self.directory = directory.flatMap { Self.prepare($0) }
+        self.directory = directory.flatMap { LocalFile.makeDirectory($0) ? $0 : nil }
         self.ambient = ambient
     }
 
-    private static func prepare(_ directory: String) -> String? {
-        var path = ""
-        for part in directory.split(separator: "/") {
-            path += (path.isEmpty && !directory.hasPrefix("/") ? "" : "/") + part
-            if mkdir(path, 0o700) != 0, errno != EEXIST { return nil }
-        }
-        return directory
-    }
-
     var recordCount: Int { runs.reduce(0) { $0 + $1.recordCount } }
+
+    /// All packs that index objects list.
+    var packs: Set<ObjectID> { runs.reduce(into: []) { $0.formUnion($1.packs) } }
 
     /// Where a block is, or nil where no index object knows it. A run that turns
     /// out damaged is thrown away and made again from the repository.
@@ -128,12 +122,8 @@ public final class BlockIndex {
     private func newPath() -> String? { directory.map { "\($0)/\(ambient.random(8).hex).run" } }
 
     private func openCached(listed: Set<ObjectID>) {
-        guard let directory, let handle = opendir(directory) else { return }
-        defer { closedir(handle) }
-        while let entry = readdir(handle) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { raw in
-                String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
-            }
+        guard let directory else { return }
+        for name in LocalFile.names(in: directory) {
             let path = "\(directory)/\(name)"
             guard name.hasSuffix(".run") else {
                 if name.hasSuffix(".run.new") { removeIfOld(path) }

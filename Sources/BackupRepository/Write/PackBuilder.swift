@@ -65,4 +65,6 @@ struct FinishedPack: Sendable {
 
     static func name(_ id: ObjectID) -> String { "v1/packs/\("\(id)".prefix(2))/\(id)" }
     var size: Int { buffer.count }
+    /// As an index object lists it.
+    var listing: IndexObject.Pack { IndexObject.Pack(id: id, size: size, trailer: trailer) }
 }

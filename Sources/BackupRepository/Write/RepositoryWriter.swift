@@ -64,8 +64,11 @@ public final class RepositoryWriter {
     private var unindexed: [IndexObject.Pack] = []
     private var unindexedBlocks = 0
 
-    /// Index objects are written at the latest after so many packs or blocks,
-    /// so that an interrupted first backup finds what it stored.
+    private let pending: PendingPacks?
+    private lazy var listedPacks = index.packs
+
+    /// Index objects are written at the latest after so many packs or blocks:
+    /// what an interrupted backup stored is found also where its node is lost.
     private static let indexEvery = (packs: 16, blocks: 200_000)
 
     /// Frames compressed at once: as many as fill two cores, and one that waits.
@@ -76,10 +79,13 @@ public final class RepositoryWriter {
         var blocks: [(id: BlockID, length: Int)] = []
     }
 
-    /// - Parameter width: regions that the caller has under way.
-    init(repository: Repository, index: BlockIndex, width: Int) {
+    /// - Parameters:
+    ///   - pending: where packs under way are noted; nil notes none
+    ///   - width: regions that the caller has under way
+    init(repository: Repository, index: BlockIndex, pending: PendingPacks?, width: Int) {
         self.repository = repository
         self.index = index
+        self.pending = pending
         let executor = repository.executor
         buffers = BufferPool(size: PackLimits.frame + (PackLimits.frame >> 7) + 4096, keep: width + 2 * Self.codingWidth)
         packBuffers = BufferPool(size: PackBuilder.bufferSize, keep: 1 + repository.store.parallelPuts)
@@ -122,6 +128,12 @@ public final class RepositoryWriter {
         let start = starts[starts.partitioningIndex { $0.ticket > ticket } - 1]
         return Location(pack: start.pack, ordinal: ticket - start.ticket)
     }
+
+    /// Whether the location behind a ticket can be told already. Its pack may be under way still.
+    public func isPlaced(ticket: Int) -> Bool { ticket < packedTickets }
+
+    /// Whether an index object listed the pack when the writer began.
+    public func knew(pack: ObjectID) -> Bool { listedPacks.contains(pack) }
 
     /// Packs what was added so far: every ticket then has a location.
     public func settleTickets() async throws { try await endPack() }
@@ -208,8 +220,9 @@ public final class RepositoryWriter {
         guard let finished = try pack?.finish() else { return }
         pack = nil
         if puts.isFull { try await completePut() }
-        let store = repository.store
+        let (store, pending) = (repository.store, pending)
         puts.add {
+            pending?.note(finished.listing)
             try await store.putUnconfirmed(FinishedPack.name(finished.id), finished.buffer)
             return finished
         }
@@ -218,17 +231,34 @@ public final class RepositoryWriter {
     @discardableResult
     private func completePut() async throws -> Bool {
         guard let done = try await puts.next() else { return false }
-        bytesStored += Int64(done.size)
-        unindexed.append(IndexObject.Pack(id: done.id, size: done.size, trailer: done.trailer))
-        unindexedBlocks += done.trailer.ids.count
+        let pack = done.listing
+        bytesStored += Int64(pack.size)
         if confirming.isFull { _ = try await confirming.next() }
-        let (store, name, size) = (repository.store, FinishedPack.name(done.id), done.size)
-        confirming.add { try await store.confirm(name, size: size) }
+        confirm(pack)
         packBuffers.give(done.buffer)
+        try await list(pack)
+        return true
+    }
+
+    private func confirm(_ pack: IndexObject.Pack) {
+        let (store, pending) = (repository.store, pending)
+        confirming.add {
+            do {
+                try await store.confirm(FinishedPack.name(pack.id), size: pack.size)
+            } catch let error as StoreError where error.kind == .failed {
+                // Perhaps other bytes of the same size: no run may take them over.
+                pending?.forget(pack.id)
+                throw error
+            }
+        }
+    }
+
+    private func list(_ pack: IndexObject.Pack) async throws {
+        unindexed.append(pack)
+        unindexedBlocks += pack.trailer.ids.count
         if unindexed.count >= Self.indexEvery.packs || unindexedBlocks >= Self.indexEvery.blocks {
             try await writeIndex()
         }
-        return true
     }
 
     private func writeIndex() async throws {
@@ -242,8 +272,45 @@ public final class RepositoryWriter {
         bytesStored += Int64(sealed.count)
         index.add(object, id: id)
         // The index answers for these now; tickets stay only for what is under way.
-        for pack in unindexed { for block in pack.trailer.ids { tickets[block] = nil } }
+        for pack in unindexed {
+            for block in pack.trailer.ids { tickets[block] = nil }
+            pending?.forget(pack.id)
+        }
         unindexed = []
         unindexedBlocks = 0
+    }
+
+    // MARK: - Taking over
+
+    /// Lists the packs that runs before this one stored and did not come to
+    /// list. Killed in the midst, the next one does it again.
+    func takeOver() async throws {
+        guard let pending else { return }
+        for pack in try await stored(pending) {
+            if try await index.find(pack.trailer.ids[0], repository.store, repository.keys)?.pack == pack.id {
+                pending.forget(pack.id)
+            } else {
+                try await list(pack)
+            }
+        }
+        try await writeIndex()
+    }
+
+    /// Noted packs that the store has, whole. There are few: each run takes over
+    /// what was noted before it notes more.
+    private func stored(_ pending: PendingPacks) async throws -> [IndexObject.Pack] {
+        var names = pending.names
+        let store = repository.store
+        var looks = OrderedMap<String, IndexObject.Pack?>(
+            width: 4, on: repository.executor, from: { names.popLast() },
+            transform: { name in
+                guard let pack = pending.open(name) else { return nil }
+                if try await store.info(FinishedPack.name(pack.id))?.size == pack.size { return pack }
+                pending.forget(pack.id)
+                return nil
+            })
+        var found: [IndexObject.Pack] = []
+        while let look = try await looks.next() { if let look { found.append(look) } }
+        return found
     }
 }

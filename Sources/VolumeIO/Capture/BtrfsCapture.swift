@@ -1,5 +1,6 @@
 import BackupBase
 import CLinux
+import Dispatch
 import Glibc
 
 /// Read-only snapshots of the subvolumes that a volume is in.
@@ -50,10 +51,10 @@ public final class BtrfsCapture: Capture {
         // while a database goes on to store into others. Measured: of five
         // snapshots of a process that counts in two mapped files, three had
         // counts that never stood beside each other.
-        let (isHeld, held) = try withWritersPaused(parts, settings) { isHeld in
-            for (place, area) in zip(places, areas) { try Self.snapshot(place, area) }
-            return isHeld
+        let ((isHeld, snapshots), held) = try withWritersPaused(parts, settings) { isHeld in
+            (isHeld, try zip(places, areas).map { try PendingSnapshot(of: $0.subvolume, in: $1) })
         }
+        for snapshot in snapshots { try snapshot.finish() }
         self.held = held
         span = isHeld ? nil : LookSpan(from: from, to: Ambient.system.now())
         view = try Self.tree(places, areas, CaptureArea.takenName, parts)
@@ -101,29 +102,6 @@ public final class BtrfsCapture: Capture {
         return Place(subvolume: subvolume, path: String(rest))
     }
 
-    private static func snapshot(_ place: Place, _ area: CaptureArea) throws(CaptureError) {
-        do throws(SystemError) {
-            let source = try Descriptor(
-                system("open") { open(place.subvolume, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) })
-            _ = try source.call("make the snapshot") { source in
-                (try? area.directory.call("make the snapshot") { bgb_btrfs_snapshot($0, source, CaptureArea.takenName) })
-                    ?? -1
-            }
-        } catch {
-            throw CaptureError("there is no snapshot of \(place.subvolume)", error, hint: hint(error.errno))
-        }
-    }
-
-    private static func hint(_ code: Int32) -> String? {
-        switch code {
-        case ENOSPC, EDQUOT: "Make room on the volume's file system."
-        case EPERM, EACCES: "Run as root."
-        case EINVAL, ENOTTY, EXDEV: "The volume has to be a btrfs subvolume, or be in one."
-        case ETXTBSY: "A swap file is in the subvolume."
-        default: nil
-        }
-    }
-
     public func previous(of node: ScannedNode) -> SourceFile? { try? previous?.open(node.path) }
 
     public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 {
@@ -138,5 +116,81 @@ public final class BtrfsCapture: Capture {
     public func release() {
         guard !isKept else { return }
         for area in areas { try? area.remove(CaptureArea.takenName) }
+    }
+}
+
+/// A snapshot that is being made. What it holds is settled long before the call
+/// returns, which then writes metadata and waits for the disk to flush (measured
+/// beside 20 MB/s of change: 12 to 170 ms of 210 to 390).
+private final class PendingSnapshot: Sendable {
+    private let subvolume: String
+    private let error = Locked<SystemError?>(nil)
+    private let ended = DispatchSemaphore(value: 0)
+
+    /// Begins it, and returns once nothing that is written from now on gets into it.
+    init(of subvolume: String, in area: CaptureArea) throws(CaptureError) {
+        self.subvolume = subvolume
+        let source: Descriptor
+        do throws(SystemError) {
+            source = try Descriptor(
+                system("open") { open(subvolume, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) })
+        } catch {
+            throw Self.failure(subvolume, error)
+        }
+        let target = area.directory
+        DispatchQueue.global().async { [error, ended] in
+            do throws(SystemError) {
+                _ = try source.call("make the snapshot") { source in
+                    (try? target.call("make the snapshot") { bgb_btrfs_snapshot($0, source, CaptureArea.takenName) }) ?? -1
+                }
+            } catch let failed {
+                error.withLock { $0 = failed }
+            }
+            ended.signal()
+        }
+        waitForMoment(target)
+    }
+
+    // Whoever gives up takes the snapshot away, and cannot before it is there.
+    deinit { wait() }
+
+    private func wait() {
+        ended.wait()
+        ended.signal()
+    }
+
+    /// The commit of the transaction copies the subvolume's root, and after it
+    /// enters the copy into the tree of roots (create_pending_snapshot in
+    /// fs/btrfs/transaction.c): where the entry is seen, the copy is made. Where
+    /// it cannot be looked for, the end of the call is the moment.
+    private func waitForMoment(_ target: Descriptor) {
+        var next: UInt64 = 0
+        while true {
+            let isRooted = (try? target.call("look") { bgb_btrfs_is_rooted($0, CaptureArea.takenName, &next) }) ?? -1
+            if isRooted > 0 { return }
+            if isRooted < 0 { ended.wait() } else if ended.wait(timeout: .now() + .microseconds(500)) != .success { continue }
+            ended.signal()
+            return
+        }
+    }
+
+    /// Waits until the snapshot is on the disk.
+    func finish() throws(CaptureError) {
+        wait()
+        if let failed = error.withLock({ $0 }) { throw Self.failure(subvolume, failed) }
+    }
+
+    private static func failure(_ subvolume: String, _ error: SystemError) -> CaptureError {
+        CaptureError("there is no snapshot of \(subvolume)", error, hint: hint(error.errno))
+    }
+
+    private static func hint(_ code: Int32) -> String? {
+        switch code {
+        case ENOSPC, EDQUOT: "Make room on the volume's file system."
+        case EPERM, EACCES: "Run as root."
+        case EINVAL, ENOTTY, EXDEV: "The volume has to be a btrfs subvolume, or be in one."
+        case ETXTBSY: "A swap file is in the subvolume."
+        default: nil
+        }
     }
 }

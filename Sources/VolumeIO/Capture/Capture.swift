@@ -1,4 +1,5 @@
 import BackupBase
+import CLinux
 import Glibc
 
 /// How a volume is had at one moment: the words of `--capture` (CLI.md).
@@ -88,8 +89,41 @@ func withWritersPaused<Value>(
     guard !search.writers.isEmpty else { return (try body(false), 0) }
     return try BlockingExecutor.atNormalPriority {
         let hold = try WriteHold(limit: settings.maxFreeze, program: settings.program)
+        writeOut(parts, search)
         try hold.pause(search.writers)
         let value = try body(true)
         return (value, try hold.release())
     }
+}
+
+/// Has written out what is dirty, because every way to capture waits for that
+/// while writes are held: first everything and its metadata, then again and
+/// again what came meanwhile, while that gets less. Changes nothing, and may fail.
+private func writeOut(_ parts: VolumeParts, _ search: WriterSearch) {
+    var since = Ambient.system.now()
+    for part in parts.all {
+        let directory = try? Descriptor(system("open") { open(part.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })
+        _ = try? directory?.call("sync") { bgb_syncfs($0) }
+    }
+    let files = search.openFiles()
+    var before = Double.infinity
+    for _ in 0..<8 {
+        let started = monotonicSeconds()
+        let look = LookSpan(from: since, to: .max)
+        since = Ambient.system.now()
+        for link in files { writeOut(link, changedIn: look) }
+        let seconds = monotonicSeconds() - started
+        if seconds < 0.01 || seconds > before * 0.7 { return }
+        before = seconds
+    }
+}
+
+/// Data only: a commit of metadata would take longer than what it makes shorter.
+private func writeOut(_ link: String, changedIn span: LookSpan) {
+    var value = stat()
+    guard stat(link, &value) == 0, span.isFresh(FileStat(value)),
+        let file = try? Descriptor(system("open") { open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK) })
+    else { return }
+    // SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER.
+    _ = try? file.call("write out") { bgb_sync_range($0, 0, 0, 1 | 2 | 4) }
 }

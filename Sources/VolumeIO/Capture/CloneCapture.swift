@@ -60,6 +60,7 @@ public final class CloneCapture: Capture {
         var listing = VolumeListing(tree, settle: true, exclude: settings.exclude)
         let (old, new) = listing.files.partitioned(isUnchanged)
         try clone(new + old.filter { !link($0) }, tree, isFinal: false)
+        listing = try catchUp(with: listing, tree)
         for _ in 0..<Self.attempts {
             let known = KnownAttributes(listing.nodes, listing.span)
             let (isDone, seconds) = try withWritersPaused(parts, settings) { isHeld in
@@ -80,6 +81,27 @@ public final class CloneCapture: Capture {
         }
         throw CaptureError.restless
     }
+
+    /// Clones again what changed meanwhile, while each pass is shorter than the
+    /// one before: the last of them is the one that writes are held for, and a
+    /// clone writes out all that is dirty in its file.
+    private func catchUp(with first: VolumeListing, _ tree: SourceTree) throws -> VolumeListing {
+        var listing = first
+        var before = Double.infinity
+        for _ in 0..<Self.passes where !WriterSearch(parts).writers.isEmpty {
+            let started = monotonicSeconds()
+            let known = KnownAttributes(listing.nodes, listing.span)
+            let now = VolumeListing(tree, settle: true, remembering: known, exclude: settings.exclude)
+            try clone(now.changed(since: listing), tree, isFinal: false)
+            listing = now
+            let seconds = monotonicSeconds() - started
+            if seconds > before * 0.7 { break }
+            before = seconds
+        }
+        return listing
+    }
+
+    private static let passes = 6
 
     /// Passes over a volume that changes and that nobody is seen to write to.
     static let attempts = 5

@@ -44,6 +44,41 @@ final class SpoolFile: @unchecked Sendable {
             path: source.path, spooled: SpooledReader(file: file, stat: stat, dataRanges: ranges, spans: spans))
     }
 
+    /// Copies those blocks of a file that are not what is known of them.
+    /// - Returns: the copy, which reads as zeros elsewhere, and where those blocks are
+    func takeChanges(
+        _ source: SourceFile, _ known: KnownBlocks, buffers: BufferPool
+    ) throws -> (file: SourceFile, changed: [Range<Int64>]) {
+        let stat = try source.stat()
+        let ranges = try source.dataRanges(size: stat.size)
+        let buffer = buffers.take()
+        defer { buffers.give(buffer) }
+        var changed: [Range<Int64>] = []
+        var spans: [SpooledReader.Span] = []
+        var data = ranges[...]
+        for start in stride(from: 0, to: stat.size, by: buffer.capacity) {
+            let window = start..<min(start + Int64(buffer.capacity), stat.size)
+            while let first = data.first, first.upperBound <= window.lowerBound { data.removeFirst() }
+            guard let first = data.first, first.lowerBound < window.upperBound else {
+                changed += known.blocks(of: window).filter { !known.isZero($0.index) }.map(\.range)
+                continue
+            }
+            let got = try source.read(at: window.lowerBound, count: window.count, into: buffer)
+            guard got == window.count else { throw SourceError(path: source.path, operation: "read", errno: ESTALE) }
+            for (index, range) in known.blocks(of: window) {
+                let bytes = UnsafeRawBufferPointer(
+                    start: buffer.pointer + Int(range.lowerBound - window.lowerBound), count: range.count)
+                if known.isSame(index, bytes) { continue }
+                let place = reserve(Int64(bytes.count))
+                try write(bytes, at: place)
+                spans.append(SpooledReader.Span(range: range, place: place))
+                changed.append(range)
+            }
+        }
+        let reader = SpooledReader(file: file, stat: stat, dataRanges: ranges, spans: spans)
+        return (SourceFile(path: source.path, spooled: reader), changed)
+    }
+
     private func copy(_ source: SourceFile, _ range: Range<Int64>, to place: Int64, _ buffers: BufferPool) throws {
         var position = range.lowerBound
         while position < range.upperBound {
@@ -52,23 +87,48 @@ final class SpoolFile: @unchecked Sendable {
             let wanted = Int(min(Int64(buffer.capacity), range.upperBound - position))
             let got = try source.read(at: position, count: wanted, into: buffer)
             guard got == wanted else { throw SourceError(path: source.path, operation: "read", errno: ESTALE) }
-            try write(buffer, at: place + position - range.lowerBound)
+            try write(UnsafeRawBufferPointer(buffer.bytes), at: place + position - range.lowerBound)
             position += Int64(got)
         }
     }
 
-    private func write(_ buffer: AlignedBuffer, at offset: Int64) throws(CaptureError) {
+    private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int64) throws(CaptureError) {
         var done = 0
-        while done < buffer.count {
+        while done < bytes.count {
             do throws(SystemError) {
                 done += try file.call("write") {
-                    pwrite($0, buffer.pointer + done, buffer.count - done, off_t(offset) + off_t(done))
+                    pwrite($0, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
                 }
             } catch {
                 throw CaptureError(
                     "what changed during the backup cannot be put aside", error,
                     hint: "Make room where BGBACKUP_CACHE_DIR is, or set it to a directory with more.")
             }
+        }
+    }
+}
+
+/// What an earlier pass read of a file, block by block.
+public struct KnownBlocks: Sendable {
+    /// Bytes.
+    let blockSize: Int
+    /// Whether a block, by its number, still is what was read.
+    let isSame: @Sendable (_ index: Int, UnsafeRawBufferPointer) -> Bool
+    /// Whether a block was all zero.
+    let isZero: @Sendable (_ index: Int) -> Bool
+
+    /// - Parameters: both answer false for blocks that the file did not have
+    public init(
+        blockSize: Int, isSame: @escaping @Sendable (_ index: Int, UnsafeRawBufferPointer) -> Bool,
+        isZero: @escaping @Sendable (_ index: Int) -> Bool
+    ) {
+        (self.blockSize, self.isSame, self.isZero) = (blockSize, isSame, isZero)
+    }
+
+    /// Blocks in a stretch that begins with one.
+    func blocks(of window: Range<Int64>) -> [(index: Int, range: Range<Int64>)] {
+        stride(from: window.lowerBound, to: window.upperBound, by: blockSize).map {
+            (Int($0) / blockSize, $0..<min($0 + Int64(blockSize), window.upperBound))
         }
     }
 }

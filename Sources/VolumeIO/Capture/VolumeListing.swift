@@ -74,7 +74,7 @@ public struct LookSpan: Sendable {
     /// that a clock has since gone back from.
     public func isFresh(_ stat: FileStat) -> Bool {
         let step: Int64 = stat.changed % 1_000_000_000 == 0 ? 2_000_000_000 : 20_000_000
-        return stat.changed >= from - step && stat.changed <= to + step
+        return stat.changed >= from - step && stat.changed - step <= to
     }
 }
 

@@ -58,13 +58,18 @@ public struct WriterSearch {
         closedir(directory)
         for number in names(of: "/proc/\(pid)/fd") {
             let link = "/proc/\(pid)/fd/\(number)"
-            var value = stat()
-            guard stat(link, &value) == 0, value.st_mode & S_IFMT == S_IFREG, devices.contains(UInt64(value.st_dev)),
-                isInVolume(value, link)
-            else { continue }
+            guard let value = fileOnDevices(link), isInVolume(value, link) else { continue }
             if isOpenForWriting(pid, number) { return true }
         }
         return false
+    }
+
+    private func fileOnDevices(_ link: String) -> stat? {
+        var value = stat()
+        guard stat(link, &value) == 0, value.st_mode & S_IFMT == S_IFREG, devices.contains(UInt64(value.st_dev)) else {
+            return nil
+        }
+        return value
     }
 
     private func isOpenForWriting(_ pid: Int32, _ number: String) -> Bool {
@@ -76,20 +81,36 @@ public struct WriterSearch {
     }
 
     private mutating func writesThroughMapping(_ pid: Int32) -> Bool {
-        guard let text = smallFile("/proc/\(pid)/maps") else { return false }
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ", maxSplits: 5)
-            guard fields.count == 6, fields[1].hasSuffix("s"), fields[1].contains("w"), fields[4] != "0" else { continue }
-            var value = stat()
-            if stat("/proc/\(pid)/map_files/\(fields[0])", &value) == 0 {
-                if devices.contains(UInt64(value.st_dev)), isInVolume(value, "/proc/\(pid)/map_files/\(fields[0])") {
-                    return true
-                }
-            } else if isNamed(fields[5].drop { $0 == " " }) {
+        for mapping in Self.sharedMappings(pid) {
+            if let value = fileOnDevices(mapping.link) {
+                if isInVolume(value, mapping.link) { return true }
+            } else if access(mapping.link, F_OK) != 0, isNamed(mapping.path) {
                 return true
             }
         }
         return false
+    }
+
+    /// Files that a process can store into, by the links that lead to them.
+    private static func sharedMappings(_ pid: Int32) -> [(link: String, path: Substring)] {
+        (smallFile("/proc/\(pid)/maps") ?? "").split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: " ", maxSplits: 5)
+            guard fields.count == 6, fields[1].hasSuffix("s"), fields[1].contains("w"), fields[4] != "0" else { return nil }
+            return ("/proc/\(pid)/map_files/\(fields[0])", fields[5].drop { $0 == " " })
+        }
+    }
+
+    /// Links to the files of these file systems that the writers have open, one for each.
+    func openFiles() -> [String] {
+        var found: [Identity: String] = [:]
+        for pid in writers.map(\.pid) {
+            let links = names(of: "/proc/\(pid)/fd").map { "/proc/\(pid)/fd/\($0)" }
+            for link in links + Self.sharedMappings(pid).map(\.link) {
+                guard let value = fileOnDevices(link) else { continue }
+                found[Identity(device: UInt64(value.st_dev), inode: UInt64(value.st_ino))] = link
+            }
+        }
+        return Array(found.values)
     }
 
     private mutating func isInVolume(_ value: stat, _ link: String) -> Bool {

@@ -82,6 +82,7 @@ struct BackupCommand: AsyncParsableCommand {
         let bytes_read: Int64
         let bytes_audited: Int64
         let bytes_pinned: Int64
+        let bytes_resumed: Int64
         let bytes_new: Int64
         let bytes_stored: Int64
         let duration_seconds: Double
@@ -138,7 +139,7 @@ struct BackupCommand: AsyncParsableCommand {
                     capture_reason: report.captureReason, consistency: report.consistency.rawValue, files_new: report.filesNew,
                     files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
                     files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
-                    bytes_audited: report.bytesAudited, bytes_pinned: report.bytesPinned,
+                    bytes_audited: report.bytesAudited, bytes_pinned: report.bytesPinned, bytes_resumed: report.bytesResumed,
                     bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
                     duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
                     dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
@@ -151,6 +152,9 @@ struct BackupCommand: AsyncParsableCommand {
         }
         Output.line("snapshot \(report.snapshot.map { "\($0.id)".prefix(8) } ?? "-")  \(report.consistency.rawValue), \(files)")
         Output.line(how(report))
+        if report.bytesResumed > 0 {
+            Output.line("taken from an interrupted run: \(formatBytes(report.bytesResumed)), not read again")
+        }
         Output.line(
             "read \(formatBytes(report.bytesRead)) of \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesNew)) new, \(formatBytes(report.bytesStored)) stored in \(formatDuration(report.duration))"
         )

@@ -11,6 +11,8 @@ struct BackupStage: Sendable {
     let first: String
     let firstTree: String
     let secondTree: String
+    /// Bytes of all packs once the second backup was made, undisturbed.
+    let packBytes: Int
 
     /// Made once; the volume is only read from then on.
     static let shared = Result { try BackupStage() }
@@ -33,6 +35,11 @@ struct BackupStage: Sendable {
         try SmallVolume.change(volume)
         secondTree = try Fixture.hash(volume)
         workspace = work
+        let undisturbed = try work.copy("undisturbed")
+        guard try undisturbed.bgbackup("backup", volume).status == 0 else {
+            throw BackupError(.failed, "the second backup failed")
+        }
+        packBytes = undisturbed.packBytes
     }
 }
 

@@ -75,6 +75,13 @@ extension Workspace {
         return try Fixture.hash(path(target))
     }
 
+    var packBytes: Int {
+        objects("packs").reduce(0) { sum, name in
+            let size = try? FileManager.default.attributesOfItem(atPath: "\(repository)/\(name)")[.size] as? NSNumber
+            return sum + (size?.intValue ?? 0)
+        }
+    }
+
     /// Names of the repository's objects, below `v1/`.
     func objects(_ kind: String) -> [String] {
         let folder = "\(repository)/v1/\(kind)"
