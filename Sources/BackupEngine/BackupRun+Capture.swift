@@ -16,7 +16,7 @@ extension BackupRun {
     /// Has the volume at one moment, in the best way that works, and stores what it holds.
     /// - Throws: `.captureFailed`; never a fuzzy copy that nobody asked for
     func captureAndRead(_ writer: RepositoryWriter) async throws -> Captured {
-        guard try isDirectory() else { return try await readDevice(writer) }
+        guard try isDirectory() else { return try await captureDevice(writer) }
         if options.capture == CaptureMethod.none { return try await readLive(writer) }
         let plan: CapturePlan
         do { plan = try CapturePlan(path: options.path, requested: options.capture) } catch let error as CaptureError {
@@ -41,7 +41,7 @@ extension BackupRun {
         preconditionFailure("a plan without a method")
     }
 
-    private func failure(_ error: CaptureError, _ reasons: [String]) -> BackupError {
+    func failure(_ error: CaptureError, _ reasons: [String]) -> BackupError {
         let others = reasons.isEmpty ? "" : " (\(reasons.joined(separator: "; ")))"
         return BackupError(
             error.isBusy ? .busy : .captureFailed, "the volume cannot be captured at one moment: \(error.reason)\(others)",
@@ -89,7 +89,7 @@ extension BackupRun {
         case .zfs:
             return try await readSurely(try await CommandCapture.zfs(plan.parts), writer)
         case .lvm:
-            return try await readSurely(try await CommandCapture.lvm(plan.parts), writer)
+            return try await readSurely(try await CommandCapture.lvm(plan.parts, settings), writer)
         case .freeze:
             guard let hook = options.captureHook else {
                 throw CaptureError(
@@ -106,16 +106,17 @@ extension BackupRun {
     /// Captures of a volume that is not held, until nothing changed meanwhile.
     private static let attempts = 5
 
-    private func readSurely(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured {
+    func readSurely(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured {
         guard let captured = try await read(capture, writer) else { throw CaptureError.restless }
         return captured
     }
 
     /// Reads a view that does not change. Nil where it may mix moments.
-    private func read(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured? {
+    func read(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured? {
         do {
             report.captureDuration = capture.held
-            if !options.keepsCapture || capture is CommandCapture { lists = nil }
+            report.warnings += capture.warnings
+            if !options.keepsCapture || !capture.canBeKept { lists = nil }
             report.problems = []
             var captured = Captured(volume: try scan(capture), contents: [:], capture: capture)
             if let span = capture.span, captured.volume.holdsChange(in: span) {
@@ -148,7 +149,7 @@ extension BackupRun {
         var contents = takeUnchanged(captured.volume)
         var tracker = ChangeTracker(state: state, lists: readsAll ? nil : lists, capture: captured.capture)
         let parents = tracker.parents(of: captured.volume) { contents[$0] == nil }
-        report.bytesPinned = parents.values.reduce(0) { $0 + $1.bytesChanged }
+        report.bytesPinned = captured.capture?.bytesPinned(except: captured.volume.inodes { contents[$0] != nil }) ?? 0
         let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
         try await read(files, of: captured.volume, into: writer, &contents)
         return Captured(volume: captured.volume, contents: contents, capture: captured.capture)
@@ -163,7 +164,7 @@ extension BackupRun {
 
     /// The live volume, as it is.
     func openVolume(problem: (SourceError) -> Void) throws -> VolumeScan {
-        guard try isDirectory() else { return try VolumeScan(device: options.path) }
+        guard try isDirectory() else { return try openDevice() }
         let parts: VolumeParts
         do throws(SourceError) { parts = try VolumeParts(path: options.path) } catch {
             throw BackupError(.sourceUnreadable, "cannot read \(options.path)", cause: error)
@@ -303,31 +304,6 @@ extension BackupRun {
             found[path] = list
         }
         return found
-    }
-
-    // MARK: - Devices
-
-    private func readDevice(_ writer: RepositoryWriter) async throws -> Captured {
-        guard options.capture == nil || options.capture == CaptureMethod.none else {
-            throw BackupError(
-                .captureFailed, "--capture \(options.capture!.rawValue) is for directories, and \(options.path) is none",
-                hint: "A device or image that nobody writes to is captured by --capture auto.")
-        }
-        lists = nil
-        let watch = DeviceWatch(path: options.path)
-        let volume = try VolumeScan(device: options.path)
-        var contents = takeUnchanged(volume)
-        try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
-        summarize(volume, contents)
-        if watch?.sawNoWrite == true {
-            report.capture = options.capture == nil ? "quiet" : "none"
-            report.consistency = .atomic
-        } else if options.capture == nil {
-            throw BackupError(
-                .captureFailed, "\(options.path) was written to while it was read",
-                hint: "Unmount it, or give a snapshot of it. A fuzzy copy is made with --capture none.")
-        }
-        return Captured(volume: volume, contents: contents)
     }
 
     // MARK: - For the next run

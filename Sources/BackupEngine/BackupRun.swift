@@ -57,7 +57,7 @@ public struct BackupReport: Sendable {
     public var bytesAudited: Int64 = 0
     /// Bytes of files that an interrupted run had read and stored: not read again.
     public var bytesResumed: Int64 = 0
-    /// Bytes that only the capture kept by the run before had any more, as far as files tell.
+    /// Bytes that only the capture kept by the run before held any more when this one began, as far as extents tell.
     public var bytesPinned: Int64 = 0
     /// Bytes of plaintext no pack held before.
     public var bytesNew: Int64 = 0
@@ -259,7 +259,7 @@ public final class BackupRun {
                 "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
                 "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
                 "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
-                "bytes_audited": report.bytesAudited, "bytes_resumed": report.bytesResumed,
+                "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned, "bytes_resumed": report.bytesResumed,
                 "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])
     }

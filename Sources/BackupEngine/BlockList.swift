@@ -72,9 +72,6 @@ final class TrackedParent: Sendable {
     let list: BlockList
     /// Ascending and disjoint, whole blocks, none longer than a stretch.
     let reads: [Read]
-    /// Bytes that changed tracking found changed.
-    let bytesChanged: Int64
-
     var bytesToRead: Int64 { reads.reduce(0) { $0 + Int64($1.range.count) } }
 
     /// - Parameters:
@@ -83,7 +80,6 @@ final class TrackedParent: Sendable {
     ///   - isSampled: whether a stretch that did not change is to be read; asked for each
     init(_ list: BlockList, changed: [Range<Int64>], size: Int64, isSampled: () -> Bool) {
         self.list = list
-        bytesChanged = changed.reduce(0) { $0 + Int64($1.count) }
         let block = Int64(list.content.blockSize)
         var reads: [Read] = []
         var position: Int64 = 0

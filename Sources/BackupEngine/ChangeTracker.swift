@@ -57,7 +57,7 @@ struct ChangeTracker {
             volume.holdsContent($0) && isChanged($0) && volume.nodes[$0].stat.size > ReadQueue.stretch
         }
         let nodes = candidates.map { volume.nodes[$0] }
-        // Looking at what was kept, and at the view, changes nothing of a capture.
+        // Comparing with what was kept changes nothing of a capture.
         nonisolated(unsafe) let kept = capture
         let found = Locked<[Compared]>([])
         let next = Locked(0)
@@ -69,12 +69,11 @@ struct ChangeTracker {
                 }
                 guard position < nodes.count else { return }
                 let node = nodes[position]
-                guard let earlier = kept.previous(of: node), let known = state.find(node.path),
-                    known.stamp.inode == node.stat.inode,
-                    let content = try? Content(decoding: known.content), (try? earlier.stat().size) == content.size,
-                    content.blockSize == FileClass.of(node.path).blockSize,
-                    let list = lists.find(node.path, content: content), let file = try? kept.view.open(node.path),
-                    let changed = ExtentComparison.changedRanges(of: file, since: earlier)
+                guard let known = state.find(node.path), known.stamp.inode == node.stat.inode,
+                    let content = try? Content(decoding: known.content),
+                    content.blockSize == volume.fileClass(node.path).blockSize,
+                    let list = lists.find(node.path, content: content),
+                    let changed = kept.changedRanges(of: node, since: content.size)
                 else { continue }
                 found.withLock { $0.append(Compared(index: candidates[position], list: list, changed: changed)) }
             }

@@ -26,14 +26,14 @@ struct VolumeScan {
     /// second or two on older file systems.
     private static let racyWindow: Int64 = 2_000_000_000
 
-    /// A directory, as `view` shows it.
+    /// A directory, device or image, as `view` shows it.
     ///
     /// - Parameters:
     ///   - moment: nanoseconds since 1970, not later than what the view shows; nil: now
     ///   - problem: gets what could not be read
     init(_ view: any VolumeView, moment: Int64? = nil, problem: (SourceError) -> Void) throws {
         scanStart = moment ?? Ambient.system.now()
-        kind = .tree
+        kind = view.isDevice ? .device : .tree
         canBeUnchanged = view.noticesMappedWrites
         opener = { file throws(SourceError) in try view.open(file.path) }
         if (try? view.open(Array(RestoreMarker.name.utf8))) != nil {
@@ -42,22 +42,6 @@ struct VolumeScan {
                 hint: "Finish it with 'bgbackup restore --resume' before it is backed up.")
         }
         try scan(view, problem)
-    }
-
-    /// A block device or a raw image.
-    init(device path: String) throws {
-        scanStart = Ambient.system.now()
-        kind = .device
-        opener = { _ throws(SourceError) in try SourceFile.device(path: path) }
-        do throws(SourceError) {
-            let file = try SourceFile.device(path: path)
-            try file.settle()
-            let stat = try file.stat()
-            canBeUnchanged = stat.kind == .file
-            describe(path, stat)
-        } catch {
-            throw BackupError(.sourceUnreadable, "cannot read \(path)", cause: error)
-        }
     }
 
     private mutating func scan(_ view: any VolumeView, _ problem: (SourceError) -> Void) throws {
@@ -97,17 +81,6 @@ struct VolumeScan {
         }
     }
 
-    private mutating func describe(_ path: String, _ stat: FileStat) {
-        let name = path.split(separator: "/").last.map { Array($0.utf8) } ?? Array("device".utf8)
-        var root = stat
-        root.mode = 0o755
-        nodes = [
-            ScannedNode(path: [], kind: .directory, stat: root, linkTarget: [], attributes: []),
-            ScannedNode(path: name, kind: .file, stat: stat, linkTarget: [], attributes: []),
-        ]
-        totalBytes = stat.size
-    }
-
     /// Whether a node is a file that is not another name of an earlier one.
     func holdsContent(_ index: Int) -> Bool { nodes[index].kind == .file && links[index] == nil }
 
@@ -138,12 +111,21 @@ struct VolumeScan {
     func filesToRead(except known: (Int) -> Bool, parent: (Int) -> TrackedParent? = { _ in nil }) -> [FileToRead] {
         var byCohort: [Cohort: [FileToRead]] = [:]
         for (index, node) in nodes.enumerated() where holdsContent(index) && !known(index) {
-            let fileClass = kind == .device ? FileClass.device : FileClass.of(node.path)
-            let file = FileToRead(node: index, path: node.path, size: node.stat.size, kind: fileClass, parent: parent(index))
+            let file = FileToRead(
+                node: index, path: node.path, size: node.stat.size, kind: fileClass(node.path), parent: parent(index))
             byCohort[file.cohort, default: []].append(file)
         }
         return [Cohort.writtenOnce, .mutable, .log].flatMap { byCohort[$0] ?? [] }
     }
+
+    /// Inodes of the files for which this holds; none where they are on several
+    /// file systems, where an inode alone names no file.
+    func inodes(where isMeant: (Int) -> Bool) -> Set<UInt64> {
+        guard nodes.allSatisfy({ $0.stat.device == nodes[0].stat.device }) else { return [] }
+        return Set(nodes.indices.filter { holdsContent($0) && isMeant($0) }.map { nodes[$0].stat.inode })
+    }
+
+    func fileClass(_ path: [UInt8]) -> FileClass { kind == .device ? .device : .of(path) }
 
     /// A node's line in the manifest; nil for a file that could not be read,
     /// and for its other names.

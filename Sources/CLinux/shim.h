@@ -11,6 +11,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <linux/openat2.h>
 #include <malloc.h>
 #include <sched.h>
@@ -172,6 +173,15 @@ static inline int bgb_fiemap(int fd, uint64_t start, struct fiemap_extent *exten
     free(map);
     errno = error;
     return result;
+}
+/* Which file a loop device has beneath it, and whether it may write there. */
+static inline int bgb_loop_backing(int fd, uint64_t *device, uint64_t *inode, int *is_read_only) {
+    struct loop_info64 info = {0};
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) != 0) return -1;
+    *device = info.lo_device;
+    *inode = info.lo_inode;
+    *is_read_only = (info.lo_flags & LO_FLAGS_READ_ONLY) != 0;
+    return 0;
 }
 /* Tracing, of which only stopping and letting go is used. The raw call takes
    `data` by value for these requests. */

@@ -12,6 +12,8 @@ public final class BtrfsCapture: Capture {
     public let span: LookSpan?
     private let parts: VolumeParts
     private let areas: [CaptureArea]
+    private let places: [Place]
+    private let token: String?
     private let previous: SourceTree?
     private var isKept = false
 
@@ -40,6 +42,8 @@ public final class BtrfsCapture: Capture {
     ) throws {
         self.parts = parts
         self.areas = areas
+        self.places = places
+        token = settings.previous
         for area in areas { _ = try? area.directory.call("sync") { bgb_syncfs($0) } }
         let from = Ambient.system.now()
         moment = from
@@ -99,6 +103,10 @@ public final class BtrfsCapture: Capture {
     }
 
     public func previous(of node: ScannedNode) -> SourceFile? { try? previous?.open(node.path) }
+
+    public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 {
+        zip(places, areas).reduce(0) { $0 + $1.1.bytesPinned(token, part: $1.0.path, except: unchanged) }
+    }
 
     public func keep(as token: String) throws(CaptureError) {
         isKept = true

@@ -32,6 +32,17 @@ public protocol Capture: AnyObject {
     var span: LookSpan? { get }
     /// A file as the capture kept by the previous run has it, where one was kept.
     func previous(of node: ScannedNode) -> SourceFile?
+    /// The parts of a file that may differ from what the capture kept by the
+    /// previous run has: ascending, disjoint. Nil where that is not known.
+    /// - Parameter size: bytes that it had then
+    func changedRanges(of node: ScannedNode, since size: Int64) -> [Range<Int64>]?
+    /// Bytes on the disk that only the capture kept by the previous run has any more.
+    /// - Parameter unchanged: inodes of files that need not be looked at
+    func bytesPinned(except unchanged: Set<UInt64>) -> Int64
+    /// What is worth knowing and takes nothing from the capture.
+    var warnings: [String] { get }
+    /// Whether the next run can compare with it.
+    var canBeKept: Bool { get }
     /// Keeps the capture for the next run, in place of the one kept before.
     func keep(as token: String) throws(CaptureError)
     /// Takes away what was made and not kept.
@@ -41,6 +52,14 @@ public protocol Capture: AnyObject {
 extension Capture {
     public var span: LookSpan? { nil }
     public func previous(of node: ScannedNode) -> SourceFile? { nil }
+    public func changedRanges(of node: ScannedNode, since size: Int64) -> [Range<Int64>]? {
+        guard let earlier = previous(of: node), (try? earlier.stat().size) == size, let file = try? view.open(node.path)
+        else { return nil }
+        return ExtentComparison.changedRanges(of: file, since: earlier)
+    }
+    public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 { 0 }
+    public var canBeKept: Bool { true }
+    public var warnings: [String] { [] }
     public func keep(as token: String) throws(CaptureError) {}
     public func release() {}
 }

@@ -18,16 +18,37 @@ public final class CaptureArea {
     private let isBtrfs: Bool
 
     /// - Throws: `CaptureError`; `isBusy` where another run holds it
-    init(of part: VolumePart) throws(CaptureError) {
-        let what = "there is no room for a capture of \(part.directory)"
+    convenience init(of part: VolumePart) throws(CaptureError) {
+        let place: (base: String, name: String, isBtrfs: Bool)
         do throws(SystemError) {
             let source = try Descriptor(
                 system("open") { open(part.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })
-            let stat = try source.stat()
-            isBtrfs = try source.isBtrfs
             let parent = Self.parent(part)
             let base = Self.isTogether(parent.isEmpty ? "/" : parent, source) ? parent : part.directory
-            path = Self.path(in: base, stat)
+            place = (base, Self.name(try source.stat()), try source.isBtrfs)
+        } catch {
+            throw Self.noRoom(part, error)
+        }
+        try self.init(of: part, in: place.base, name: place.name, isBtrfs: place.isBtrfs)
+    }
+
+    /// Of an image file, beside it. Named after its name and not its inode: one
+    /// that is replaced takes over the area, and nothing stays of the one before.
+    convenience init(ofImage part: VolumePart) throws(CaptureError) {
+        let isBtrfs: Bool
+        do throws(SystemError) {
+            isBtrfs = try Descriptor(system("open") { open(part.directory, O_RDONLY | O_NONBLOCK | O_CLOEXEC) }).isBtrfs
+        } catch {
+            throw Self.noRoom(part, error)
+        }
+        let name = part.directory.split(separator: "/").last.map { "image-\($0)" } ?? "image"
+        try self.init(of: part, in: Self.parent(part), name: name, isBtrfs: isBtrfs)
+    }
+
+    private init(of part: VolumePart, in base: String, name: String, isBtrfs: Bool) throws(CaptureError) {
+        self.isBtrfs = isBtrfs
+        path = "\(base)/\(Self.directoryName)/\(name)"
+        do throws(SystemError) {
             for place in ["\(base)/\(Self.directoryName)", path] {
                 guard mkdir(place, 0o700) == 0 || errno == EEXIST else {
                     throw SystemError(operation: "make the directory \(place)", errno: errno)
@@ -35,7 +56,7 @@ public final class CaptureArea {
             }
             // Whoever may write to the parent must not have put a place of his
             // own there, in which root would make and remove things for him.
-            let (folder, name) = ("\(base)/\(Self.directoryName)", path.split(separator: "/").last!)
+            let folder = "\(base)/\(Self.directoryName)"
             let top = try Descriptor(
                 system("use \(folder)") { open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) })
             guard try top.stat().owner == geteuid() else { throw SystemError(operation: "use \(folder)", errno: EPERM) }
@@ -43,7 +64,7 @@ public final class CaptureArea {
             lock = try directory.openBeneath(Array("lock".utf8), O_RDWR | O_CREAT, mode: 0o600)
             guard try directory.stat().owner == geteuid() else { throw SystemError(operation: "use \(path)", errno: EPERM) }
         } catch {
-            throw CaptureError(what, error, hint: "Give another method with --capture.")
+            throw Self.noRoom(part, error)
         }
         do throws(SystemError) {
             try lock.call("lock") { bgb_flock($0, LOCK_EX | LOCK_NB) }
@@ -52,12 +73,16 @@ public final class CaptureArea {
         }
     }
 
+    private static func noRoom(_ part: VolumePart, _ error: SystemError) -> CaptureError {
+        CaptureError("there is no room for a capture of \(part.directory)", error, hint: "Give another method with --capture.")
+    }
+
     private static func parent(_ part: VolumePart) -> String {
         part.directory.split(separator: "/").dropLast().map { "/" + $0 }.joined()
     }
 
-    private static func path(in base: String, _ stat: FileStat) -> String {
-        "\(base)/\(directoryName)/" + String(stat.inode, radix: 16) + "-" + String(stat.device, radix: 16)
+    private static func name(_ stat: FileStat) -> String {
+        String(stat.inode, radix: 16) + "-" + String(stat.device, radix: 16)
     }
 
     /// Thaws what a run left frozen that was killed together with its guard.
@@ -67,7 +92,7 @@ public final class CaptureArea {
         var value = Glibc.stat()
         guard stat(parts.root.directory, &value) == 0 else { return [] }
         for base in [parent(parts.root), parts.root.directory] {
-            let marker = FreezeMarker(directory: path(in: base, FileStat(value)))
+            let marker = FreezeMarker(directory: "\(base)/\(directoryName)/\(name(FileStat(value)))")
             let thawed = marker.thaw()
             if !thawed.isEmpty { return thawed }
         }
@@ -115,6 +140,21 @@ public final class CaptureArea {
         try clean(except: token)
     }
 
+    /// Bytes that only the capture kept under `token` has any more, because the
+    /// volume's files were written to, shortened or removed since: what its
+    /// extents share with nobody. Files are looked at, not read.
+    ///
+    /// - Parameters:
+    ///   - part: where in it the volume is
+    ///   - unchanged: inodes of files that need not be looked at
+    func bytesPinned(_ token: String?, part: String = "", except unchanged: Set<UInt64>) -> Int64 {
+        guard let token, let top = try? directory.openBeneath(Array("kept-\(token)".utf8), O_RDONLY | O_DIRECTORY | O_NOFOLLOW),
+            let root = try? top.openBeneath(Array(part.utf8), O_RDONLY | O_DIRECTORY), let stat = try? top.stat()
+        else { return 0 }
+        // Clones are called by their files' inodes; files of a snapshot have them.
+        return root.unsharedBytes(except: unchanged, areClones: !isBtrfs || stat.inode != 256)
+    }
+
     func remove(_ name: String) throws(CaptureError) {
         do throws(SystemError) {
             try directory.removeTree(name, isBtrfs: isBtrfs)
@@ -140,6 +180,31 @@ extension Descriptor {
         let page = [UInt8](repeating: 1, count: 4096)
         try one.call("write") { write($0, page, page.count) }
         return (try? one.call("clone") { from in (try? other.call("clone") { bgb_clone($0, from) }) ?? -1 }) != nil
+    }
+
+    /// Bytes of the files beneath this directory that share their place on the disk with no other file.
+    fileprivate func unsharedBytes(except unchanged: Set<UInt64>, areClones: Bool) -> Int64 {
+        var bytes: Int64 = 0
+        let listing = DirectoryListing(path: [], directory: self) { _ in }
+        while let entry = listing.next() {
+            if entry.type == DT_DIR {
+                let child = try? openBeneath(listing.path(of: entry), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+                bytes += child?.unsharedBytes(except: unchanged, areClones: areClones) ?? 0
+            } else if entry.type == DT_REG {
+                let name = listing.path(of: entry)
+                let inode = areClones ? UInt64(String(decoding: name, as: UTF8.self), radix: 16) : inode(of: name)
+                if let inode, unchanged.contains(inode) { continue }
+                guard let file = try? openBeneath(name, O_RDONLY | O_NOFOLLOW), let extents = try? file.extents() else {
+                    continue
+                }
+                bytes += extents.reduce(0) { $0 + ($1.isAlone ? $1.length : 0) }
+            }
+        }
+        return bytes
+    }
+
+    private func inode(of name: [UInt8]) -> UInt64? {
+        try? terminated(name) { name throws(SystemError) in try stat(name).inode }
     }
 
     /// Removes a file, or a directory and all that is in it, without following links.

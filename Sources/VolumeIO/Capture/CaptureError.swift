@@ -10,11 +10,14 @@ public struct CaptureError: Error, Sendable, CustomStringConvertible {
     public var hint: String?
     /// Another run captures the same volume at this moment.
     public var isBusy = false
+    /// Somebody writes who cannot be held: what needs a quiet volume is not worth trying.
+    public var isRestless = false
 
-    public init(_ reason: String, hint: String? = nil, isBusy: Bool = false) {
+    public init(_ reason: String, hint: String? = nil, isBusy: Bool = false, isRestless: Bool = false) {
         self.reason = reason
         self.hint = hint
         self.isBusy = isBusy
+        self.isRestless = isRestless
     }
 
     init(_ reason: String, _ cause: SystemError, hint: String? = nil) {

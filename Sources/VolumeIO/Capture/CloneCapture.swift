@@ -146,6 +146,10 @@ public final class CloneCapture: Capture {
 
     public func previous(of node: ScannedNode) -> SourceFile? { stores[node.stat.device]?.previous(of: node) }
 
+    public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 {
+        areas.reduce(0) { $0 + $1.bytesPinned(settings.previous, except: unchanged) }
+    }
+
     public func keep(as token: String) throws(CaptureError) {
         isKept = true
         for area in areas { try area.keep(as: token) }
@@ -227,7 +231,8 @@ extension CaptureError {
     public static var restless: CaptureError {
         CaptureError(
             "the volume keeps changing, and nobody is seen to have its files open for writing",
-            hint: "Run as root, which sees the files of all processes; or accept a fuzzy copy with --capture none.")
+            hint: "Run as root, which sees the files of all processes; or accept a fuzzy copy with --capture none.",
+            isRestless: true)
     }
 }
 

@@ -9,39 +9,76 @@ public final class CommandCapture: Capture {
     private let open: ClosableView
     public let moment: Int64
     public let held: Double
+    public let canBeKept: Bool
+    public private(set) var warnings: [String] = []
     private let area: CaptureArea
-    private let undo: [SnapshotCommand]
+    private var undo: [SnapshotCommand]
+    private let tracking: ThinTracking?
 
-    private init(
+    init(
         _ area: CaptureArea, _ directory: String, grafts: [[UInt8]: String] = [:], moment: Int64, held: Double,
-        undo: [SnapshotCommand]
+        undo: [SnapshotCommand], tracking: ThinTracking? = nil
     ) throws {
         self.area = area
         self.moment = moment
         self.held = held
         self.undo = undo
+        self.tracking = tracking
+        canBeKept = tracking != nil
+        warnings = tracking?.warnings ?? []
         open = ClosableView(try SourceTree(path: directory, isLive: false, grafts: grafts))
+    }
+
+    public func previous(of node: ScannedNode) -> SourceFile? { try? tracking?.earlier?.open(node.path) }
+
+    public func changedRanges(of node: ScannedNode, since size: Int64) -> [Range<Int64>]? {
+        guard let delta = tracking?.delta, let earlier = previous(of: node), (try? earlier.stat().size) == size,
+            let file = try? open.open(node.path)
+        else { return nil }
+        return ExtentComparison.changedRanges(of: file, since: earlier, written: delta.changed)
+    }
+
+    public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 { tracking?.delta?.onlyEarlier ?? 0 }
+
+    public func keep(as token: String) throws(CaptureError) {
+        guard let tracking else { return }
+        close()
+        do { try Self.wait { try await tracking.keep(as: token) } } catch {
+            throw error as? CaptureError ?? CaptureError("the capture cannot be kept for the next backup: \(error)")
+        }
+        undo = []
+    }
+
+    /// What is open there cannot be unmounted.
+    private func close() {
+        open.close()
+        tracking?.earlier?.close()
     }
 
     /// Commands run to the end before this returns: what was made must not outlive the run.
     public func release() {
-        // What is open there cannot be unmounted.
-        open.close()
+        close()
         Self.run(undo)
     }
 
-    private static func run(_ commands: [SnapshotCommand]) {
-        let done = DoneSignal()
+    static func run(_ commands: [SnapshotCommand]) {
+        // Each has to have its chance.
+        try? wait { for command in commands { _ = try? await command.run() } }
+    }
+
+    /// Not cancelled with the run.
+    private static func wait(_ body: @escaping @Sendable () async throws -> Void) throws {
+        let (done, failure) = (DoneSignal(), Locked<(any Error)?>(nil))
         Task.detached {
-            // Not cancelled with the run: each has to have its chance.
-            for command in commands { _ = try? await command.run() }
+            do { try await body() } catch { failure.withLock { $0 = error } }
             done.set()
         }
         done.wait()
+        if let error = failure.withLock({ $0 }) { throw error }
     }
 
     /// A name that only one run uses.
-    private static func newName() -> String {
+    static func newName() -> String {
         prefix
             + Ambient.system.random(6).map { byte in
                 let text = String(byte, radix: 16)
@@ -52,7 +89,7 @@ public final class CommandCapture: Capture {
     /// Snapshots of this name were made by us: those of a run that was killed are removed by the next.
     static let prefix = "bgbackup-"
 
-    private static func onlyPart(_ parts: VolumeParts, _ method: CaptureMethod) throws -> VolumePart {
+    static func onlyPart(_ parts: VolumeParts, _ method: CaptureMethod) throws -> VolumePart {
         guard parts.all.count == 1 else {
             let other = parts.elsewhere[0]
             throw CaptureError(
@@ -90,59 +127,6 @@ public final class CommandCapture: Capture {
         } catch {
             run(undo)
             throw error
-        }
-    }
-
-    // MARK: - LVM
-
-    /// A snapshot of the logical volume, mounted read-only. LVM itself freezes
-    /// the file system while it makes one.
-    public static func lvm(_ parts: VolumeParts) async throws -> CommandCapture {
-        let part = try onlyPart(parts, .lvm)
-        let area = try CaptureArea(of: part)
-        guard let mount = MountEntry(of: part.directory) else {
-            throw CaptureError("nobody knows what \(part.directory) is mounted from")
-        }
-        let fields = try await SnapshotCommand(
-            "lvs", "--noheadings", "--separator", ",", "-o", "vg_name,lv_name,pool_lv", mount.source
-        ).run().trimmed.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
-        guard fields.count == 3 else { throw CaptureError("\(mount.source) is no logical volume") }
-        let (group, origin, isThin) = (fields[0], fields[1], !fields[2].isEmpty)
-        let place = "\(area.path)/mount"
-        try await removeLeftovers(group, origin, place)
-
-        let name = newName()
-        // A thick snapshot needs room for what is written while it lives.
-        let size = isThin ? ["--setactivationskip", "n"] : ["--extents", "10%ORIGIN"]
-        var create = SnapshotCommand("lvcreate", "--yes", "--snapshot", "--name", name)
-        create.arguments += size + ["\(group)/\(origin)"]
-        var undo = [SnapshotCommand("lvremove", "--yes", "\(group)/\(name)")]
-        let (moment, begin) = (Ambient.system.now(), monotonicSeconds())
-        do {
-            try await create.run()
-            let held = monotonicSeconds() - begin
-            let device = try await SnapshotCommand("lvs", "--noheadings", "-o", "lv_path", "\(group)/\(name)").run().trimmed
-            _ = mkdir(place, 0o700)
-            let options = mount.type == "xfs" ? "ro,nouuid" : "ro"
-            undo.insert(SnapshotCommand("umount", place), at: 0)
-            try await SnapshotCommand("mount", "-o", options, device, place).run()
-            let rest = mount.rest(of: part.directory)
-            return try CommandCapture(area, place + rest, moment: moment, held: held, undo: undo)
-        } catch {
-            run(undo)
-            throw error
-        }
-    }
-
-    private static func removeLeftovers(_ group: String, _ origin: String, _ place: String) async throws {
-        if MountEntry(of: place)?.point == place { try await SnapshotCommand("umount", place).run() }
-        let volumes = try await SnapshotCommand(
-            "lvs", "--noheadings", "--separator", ",", "-o", "lv_name,origin", group
-        ).run()
-        for line in volumes.split(separator: "\n") {
-            let fields = String(line).trimmed.split(separator: ",", omittingEmptySubsequences: false)
-            guard fields.count == 2, fields[0].hasPrefix(prefix), fields[1] == origin else { continue }
-            try await SnapshotCommand("lvremove", "--yes", "\(group)/\(fields[0])").run()
         }
     }
 

@@ -13,15 +13,23 @@ public enum ExtentComparison {
     ///
     /// A part counts as the same where both have it in the same place on the
     /// disk, plainly, or both have a hole.
-    public static func changedRanges(of file: SourceFile, since earlier: SourceFile) -> [Range<Int64>]? {
+    ///
+    /// - Parameter written: where the device beneath was written to since, where
+    ///   the two are on snapshots of one device: what is in the same place then
+    ///   is the same outside of that, shared or not
+    public static func changedRanges(
+        of file: SourceFile, since earlier: SourceFile, written: [Range<Int64>]? = nil
+    ) -> [Range<Int64>]? {
         guard let one = file.descriptor, let other = earlier.descriptor,
             let stat = try? one.stat(), let earlierStat = try? other.stat(),
             let new = try? one.extents(), let old = try? other.extents()
         else { return nil }
-        return changed(new, old, size: stat.size, earlierSize: earlierStat.size)
+        return changed(new, old, size: stat.size, earlierSize: earlierStat.size, written: written)
     }
 
-    static func changed(_ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64) -> [Range<Int64>] {
+    static func changed(
+        _ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64, written: [Range<Int64>]? = nil
+    ) -> [Range<Int64>] {
         // Behind the shorter one's end nothing is compared.
         let common = min(size, earlierSize)
         var changed: [Range<Int64>] = []
@@ -39,7 +47,14 @@ public enum ExtentComparison {
         while position < common {
             let (one, other) = (left.piece(at: position), right.piece(at: position))
             let end = min(one.end, other.end)
-            if !one.isSame(as: other, at: position) { add(position..<end) }
+            if !one.isSame(as: other, at: position, mayBeAlone: written != nil) {
+                add(position..<end)
+            } else if let written, let extent = one.extent {
+                let shift = extent.logical - extent.physical
+                for range in written.overlapping(position - shift..<end - shift) {
+                    add(range.lowerBound + shift..<range.upperBound + shift)
+                }
+            }
             position = end
         }
         if size > common { add(common..<size) }
@@ -51,11 +66,11 @@ public enum ExtentComparison {
         let extent: FileExtent?
         let end: Int64
 
-        func isSame(as other: Piece, at position: Int64) -> Bool {
+        func isSame(as other: Piece, at position: Int64, mayBeAlone: Bool) -> Bool {
             switch (extent, other.extent) {
             case (nil, nil): true
             case (let one?, let other?):
-                one.isComparable && other.isComparable
+                one.isPlain && other.isPlain && (mayBeAlone || one.isShared && other.isShared)
                     && one.physical + (position - one.logical) == other.physical + (position - other.logical)
             default: false
             }
@@ -94,9 +109,22 @@ struct FileExtent: Equatable {
     /// 0x800, MERGED 0x1000, SHARED 0x2000 (linux/fiemap.h). Only what is known
     /// to mean nothing else may be compared by its place: a compressed extent's
     /// place is that of the whole, an unwritten one becomes data where it is,
-    /// and a flag of tomorrow may mean anything. What is not shared is in one
-    /// of the files only.
-    var isComparable: Bool { flags & ~0x2001 == 0 && flags & 0x2000 != 0 }
+    /// and a flag of tomorrow may mean anything.
+    var isPlain: Bool { flags & ~0x2001 == 0 }
+    /// What is not shared is in one of two files of a file system only.
+    var isShared: Bool { flags & 0x2000 != 0 }
+
+    /// Whether it takes up room of its own: neither shared, nor without a place
+    /// yet, nor among the file system's own records.
+    var isAlone: Bool { flags & (0x2000 | 0x4 | 0x200) == 0 }
+}
+
+extension [Range<Int64>] {
+    /// The parts of ascending, disjoint ranges that are in this one.
+    fileprivate func overlapping(_ range: Range<Int64>) -> [Range<Int64>] {
+        self[partitioningIndex { $0.upperBound > range.lowerBound }...].prefix { $0.lowerBound < range.upperBound }
+            .map { $0.clamped(to: range) }
+    }
 }
 
 extension Descriptor {

@@ -11,9 +11,10 @@ struct SnapshotCommand {
     /// Seconds; then it gets SIGTERM, and a second later SIGKILL.
     var timeout = 120.0
 
-    init(_ arguments: String...) { self.arguments = arguments }
+    /// Bytes; more is an error.
+    var outputLimit = 64 << 10
 
-    private static let outputLimit = 64 << 10
+    init(_ arguments: String...) { self.arguments = arguments }
 
     /// What it wrote to its standard output.
     /// - Throws: `CaptureError` with the last line of its standard error
@@ -26,14 +27,14 @@ struct SnapshotCommand {
         let executable: Executable = name.contains("/") ? .path(FilePath(name)) : .name(name)
         let settings = Dictionary(
             all.map { (Subprocess.Environment.Key(stringLiteral: $0), $1) }, uniquingKeysWith: { $1 })
-        let (rest, seconds) = (Array(arguments.dropFirst()), timeout)
+        let (rest, seconds, limit) = (Array(arguments.dropFirst()), timeout, outputLimit)
         let outcome = try await withThrowingTaskGroup(of: (TerminationStatus, String, String)?.self) { group in
             group.addTask {
                 var options = PlatformOptions()
                 options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(1))]
                 let result = try await Subprocess.run(
                     executable, arguments: Arguments(rest), environment: .custom(settings), platformOptions: options,
-                    output: .string(limit: Self.outputLimit), error: .string(limit: Self.outputLimit))
+                    output: .string(limit: limit), error: .string(limit: limit))
                 return (result.terminationStatus, result.standardOutput, result.standardError)
             }
             group.addTask {

@@ -29,6 +29,9 @@ public struct VolumeParts: Sendable {
 
     private struct Place: Hashable { let device, inode: UInt64 }
 
+    /// One directory or image file, with nothing beneath it.
+    init(only place: String) { all = [VolumePart(path: [], directory: place, isLinked: false)] }
+
     /// Looks at every directory and link beneath `path`.
     public init(path: String) throws(SourceError) {
         let bytes = Array(path.utf8)

@@ -6,6 +6,8 @@ import Glibc
 public protocol VolumeView: Sendable {
     /// Whether an equal stat proves equal content (`SourceTree.noticesMappedWrites`).
     var noticesMappedWrites: Bool { get }
+    /// Whether this is a block device or image, and not a tree.
+    var isDevice: Bool { get }
 
     /// Visits the root and everything beneath it, as `SourceTree.scan` does.
     func scan(
@@ -16,6 +18,10 @@ public protocol VolumeView: Sendable {
 
     /// Opens a regular file for reading.
     func open(_ path: [UInt8]) throws(SourceError) -> SourceFile
+}
+
+extension VolumeView {
+    public var isDevice: Bool { false }
 }
 
 extension SourceTree: VolumeView {

@@ -10,7 +10,7 @@ public struct Writer: Sendable, Hashable {
     public let name: String
 }
 
-/// Finds out who writes to a volume: by the files that processes have open, or
+/// Finds out who writes to a volume, or an image file: by the files that processes have open, or
 /// mapped and closed again, as Qdrant does.
 public struct WriterSearch {
     public private(set) var writers: [Writer] = []
@@ -124,6 +124,10 @@ public struct WriterSearch {
     private func allFiles() -> Set<Identity> {
         var found: Set<Identity> = []
         for directory in directories {
+            var value = stat()
+            if stat(directory, &value) == 0, value.st_mode & S_IFMT == S_IFREG {
+                found.insert(Identity(device: UInt64(value.st_dev), inode: UInt64(value.st_ino)))
+            }
             guard let tree = try? SourceTree(path: directory) else { continue }
             try? tree.scan(settle: false, exclude: { _, _ in false }, problem: { _ in }) { node in
                 found.insert(Identity(device: node.stat.device, inode: node.stat.inode))

@@ -45,7 +45,7 @@ struct BackupCommand: AsyncParsableCommand {
 
     @Flag(
         inversion: .prefixedNo,
-        help: "Keep the capture until the next backup, which then reads only the blocks that changed (btrfs, reflink).")
+        help: "Keep the capture until the next backup, which then reads only the blocks that changed (btrfs, reflink, thin lvm).")
     var keepCapture = true
 
     @Option(name: .customLong("tag"), help: ArgumentHelp("Label for the snapshot; may be given again.", valueName: "tag"))
@@ -81,6 +81,7 @@ struct BackupCommand: AsyncParsableCommand {
         let bytes_total: Int64
         let bytes_read: Int64
         let bytes_audited: Int64
+        let bytes_pinned: Int64
         let bytes_resumed: Int64
         let bytes_new: Int64
         let bytes_stored: Int64
@@ -138,7 +139,7 @@ struct BackupCommand: AsyncParsableCommand {
                     capture_reason: report.captureReason, consistency: report.consistency.rawValue, files_new: report.filesNew,
                     files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
                     files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
-                    bytes_audited: report.bytesAudited, bytes_resumed: report.bytesResumed,
+                    bytes_audited: report.bytesAudited, bytes_pinned: report.bytesPinned, bytes_resumed: report.bytesResumed,
                     bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
                     duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
                     dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
