@@ -1,6 +1,10 @@
 # Each target does everything it needs: dependencies first, then the work.
 SWIFT ?= swift
 
+# Tests have repositories and passwords of their own; a caller's would get in.
+unexport BGBACKUP_REPOSITORY BGBACKUP_PASSWORD_FILE BGBACKUP_PASSWORD_COMMAND BGBACKUP_WRITER_KEY_FILE
+unexport BGBACKUP_STATE_DIR BGBACKUP_CACHE_DIR
+
 .PHONY: build strict-s3 test test-s3 lint format bench fuzz demo
 
 build:            ## the optimized program: .build/release/bgbackup

@@ -6,7 +6,8 @@ import Testing
 
 /// Keys of the store, of its encryption and of the repository are where the
 /// user put them, and nowhere else.
-@Suite("Secrets of an S3 store", .enabled(if: S3Server.available.contains(.strict), "needs the strict S3 server"))
+// One at a time: a test looks through all processes for what another one gives to a program in a variable.
+@Suite("Secrets of an S3 store", .serialized, .enabled(if: S3Server.available.contains(.strict), "needs the strict S3 server"))
 struct S3SecretTests {
     private let server: S3Server
     private let workspace: Workspace
