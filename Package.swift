@@ -87,7 +87,8 @@ let package = Package(
             name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"], exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(
-            name: "FaultTests", dependencies: ["TestSupport", "BackupBase", "BackupEngine", "bgbackup"],
+            name: "FaultTests",
+            dependencies: ["TestSupport", "BackupBase", "BackupEngine", "BackupRepository", "ObjectStorage", "bgbackup"],
             swiftSettings: settings),
     ]
 )

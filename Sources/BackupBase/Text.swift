@@ -128,3 +128,12 @@ public func percentDecoded(_ text: some StringProtocol) -> String? {
     }
     return String(validating: bytes, as: UTF8.self)
 }
+
+/// "10s", "5m", "1.5h", "2d" or plain seconds as seconds; nil for anything else.
+public func parseDuration(_ text: String) -> Double? {
+    let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
+    let unit = text.last.flatMap { units[$0] }
+    let digits = unit == nil ? text[...] : text.dropLast()
+    guard digits.allSatisfy({ $0.isASCII && $0.isNumber || $0 == "." }), let value = Double(digits) else { return nil }
+    return value * (unit ?? 1)
+}

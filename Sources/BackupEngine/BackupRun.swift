@@ -29,6 +29,8 @@ public struct BackupOptions: Sendable {
     public var maxFreeze = 10.0
     /// Whether the capture stays for the next backup to compare with.
     public var keepsCapture = true
+    /// Make no snapshot of a volume that is as this manifest, of the parent, has it.
+    public var unlessSame: BackupReport.Manifest?
 
     public init(path: String, node: String, agent: String) {
         self.path = path
@@ -39,7 +41,16 @@ public struct BackupOptions: Sendable {
 
 /// What a backup did: the summary of CLI.md.
 public struct BackupReport: Sendable {
+    /// Where the blocks are that list a snapshot's files: blocks are found by
+    /// content, so that two of the same places list the same.
+    public struct Manifest: Sendable, Equatable {
+        public let snapshot: ObjectID
+        public let extents: Extents
+    }
+
+    /// Nil of a dry run, and where nothing changed since the parent (`BackupOptions.unlessSame`).
     public var snapshot: SnapshotName?
+    public var manifest: Manifest?
     public var parent: ObjectID?
     public var capture = "none"
     /// Why it was captured in this way.
@@ -152,12 +163,22 @@ public final class BackupRun {
         }
         guard let captured else { preconditionFailure("the writer ran without a capture") }
         board.update { $0.phase = .finish }
+        if let parent = report.parent, report.problems.isEmpty,
+            options.unlessSame == BackupReport.Manifest(snapshot: parent, extents: manifest)
+        {
+            report.manifest = options.unlessSame
+            // What was too young to be believed then is not any more.
+            if keepState(place, captured.volume, captured.contents, parent) { journal?.remove() }
+            report.duration = monotonicSeconds() - clock
+            return report
+        }
         let record = record(captured.volume, lineage, names, started)
         let (name, stored) = try await repository.commit(record, manifest: manifest)
         report.snapshot = name
+        report.manifest = BackupReport.Manifest(snapshot: name.id, extents: manifest)
         report.bytesStored += Int64(stored)
         keep(captured, name)
-        if keepState(place, captured.volume, captured.contents, name) { journal?.remove() }
+        if keepState(place, captured.volume, captured.contents, name.id) { journal?.remove() }
         report.duration = monotonicSeconds() - clock
         return report
     }
@@ -200,14 +221,14 @@ public final class BackupRun {
         return state
     }
 
-    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: Contents, _ name: SnapshotName) -> Bool {
+    private func keepState(_ place: String?, _ volume: VolumeScan, _ contents: Contents, _ snapshot: ObjectID) -> Bool {
         guard let place else { return false }
         for (index, node) in volume.nodes.enumerated() {
             guard let content = contents[index] else { continue }
             nextState.add(
                 node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content)
         }
-        let isKept = nextState.write(to: "\(place).state", repository: repository.id, snapshot: name.id)
+        let isKept = nextState.write(to: "\(place).state", repository: repository.id, snapshot: snapshot)
         if !isKept {
             report.warnings.append("the state \(place).state could not be written: the next backup reads everything again")
         }

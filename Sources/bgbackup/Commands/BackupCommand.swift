@@ -16,6 +16,10 @@ struct BackupCommand: AsyncParsableCommand {
             it has open. If none of that can be done the backup fails with status 14; --capture none copies the volume as \
             it is, and such a snapshot is labelled 'fuzzy'. Exit status 3 says that some file could not be read; the \
             snapshot names it.
+
+            With --watch one backup follows the other, so that seconds of writes can be lost instead of a schedule's \
+            interval. Each is a full snapshot, tagged 'watch', that costs what changed; where nothing did, none is made. \
+            The first run's failure ends it; later ones are tried again, more and more rarely, six times.
             """)
 
     enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, btrfs, reflink, freeze, lvm, zfs, pause, none }
@@ -63,6 +67,12 @@ struct BackupCommand: AsyncParsableCommand {
     @Flag(help: "Read every file, whatever its stat says.")
     var rescan = false
 
+    @Flag(help: "Go on making snapshots, each as soon as the interval is over, until a signal ends it.")
+    var watch = false
+
+    @Option(help: ArgumentHelp("From one start of --watch to the next (default: 10s).", valueName: "duration"))
+    var every: String?
+
     @Option(help: ArgumentHelp("Writer key file, instead of a password (or BGBACKUP_WRITER_KEY_FILE).", valueName: "file"))
     var writerKey: String?
 
@@ -90,6 +100,30 @@ struct BackupCommand: AsyncParsableCommand {
         let dry_run: Bool
         let problems: [String]
         let warnings: [String]
+
+        init(_ report: BackupReport, dryRun: Bool) {
+            snapshot_id = Nullable(report.snapshot.map { "\($0.id)" })
+            parent = Nullable(report.parent.map { "\($0)" })
+            capture = report.capture
+            capture_reason = report.captureReason
+            consistency = report.consistency.rawValue
+            files_new = report.filesNew
+            files_changed = report.filesChanged
+            files_unmodified = report.filesUnmodified
+            files_excluded = report.excluded
+            bytes_total = report.bytesTotal
+            bytes_read = report.bytesRead
+            bytes_audited = report.bytesAudited
+            bytes_pinned = report.bytesPinned
+            bytes_resumed = report.bytesResumed
+            bytes_new = report.bytesNew
+            bytes_stored = report.bytesStored
+            duration_seconds = rounded(report.duration)
+            capture_seconds = rounded(report.captureDuration)
+            dry_run = dryRun
+            problems = report.problems
+            warnings = report.warnings
+        }
     }
 
     func validate() throws {
@@ -99,13 +133,38 @@ struct BackupCommand: AsyncParsableCommand {
         guard maxFreeze > 0, maxFreeze <= 3600 else {
             throw ValidationError("--max-freeze is between 0 and 3600 seconds.")
         }
+        if every != nil, !watch { throw ValidationError("--every belongs to --watch.") }
+        if watch, dry.dryRun { throw ValidationError("--watch and --dry-run do not go together.") }
+        if watch, rescan { throw ValidationError("--watch and --rescan do not go together: it would read everything each time.") }
+        _ = try interval()
+    }
+
+    /// Seconds between two starts of --watch.
+    private func interval() throws -> Double {
+        guard let every else { return 10 }
+        guard let seconds = parseDuration(every), (1...86_400).contains(seconds) else {
+            throw ValidationError("'\(every)' is no interval for --every: give 1s to 24h, for example 10s or 5m.")
+        }
+        return seconds
     }
 
     mutating func run() async throws {
         let session = Session(options: global)
         let repository = try await session.openForBackup(writerKeyFile: writerKey)
+        let options = try backupOptions(session)
+        if watch { return try await keepWatch(repository, options) }
+        let board = ProgressBoard()
+        let line = ProgressLine(board, global)
+        defer { line.stop() }
+        let report = try await BackupRun(repository: repository, options: options, board: board).run()
+        line.stop()
+        try show(report)
+        if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
+    }
+
+    private func backupOptions(_ session: Session) throws -> BackupOptions {
         var options = BackupOptions(path: absolute(path), node: node ?? Session.hostName, agent: BGBackup.agent)
-        options.tags = tags
+        options.tags = watch && !tags.contains("watch") ? tags + ["watch"] : tags
         options.set = set
         options.rescan = rescan
         options.capture = CaptureMethod(rawValue: capture.rawValue)
@@ -116,34 +175,49 @@ struct BackupCommand: AsyncParsableCommand {
         options.dryRun = dry.dryRun
         options.stateDirectory = session.stateDirectory
         options.cacheDirectory = session.cacheDirectory
-        let board = ProgressBoard()
-        let line = ProgressLine(board, global)
-        defer { line.stop() }
-        let report = try await BackupRun(repository: repository, options: options, board: board).run()
-        line.stop()
-        try show(report)
-        if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
+        return options
     }
 
-    private func show(_ report: BackupReport) throws {
+    private func keepWatch(_ repository: Repository, _ options: BackupOptions) async throws {
+        let watch = BackupWatch(
+            repository: repository, options: options, interval: try interval(), explain: { ErrorMapping.backupError($0) })
+        try await watch.run { event in
+            switch event {
+            case .made(let report): try showRun(report)
+            case .busy(let error): Terminal.note("bgbackup: \(error): this run is left out")
+            case .failed(let error, let wait):
+                Output.report(error)
+                Terminal.note("bgbackup: trying again in \(formatDuration(wait))")
+            }
+        }
+    }
+
+    /// One line for each snapshot of --watch; nothing where nothing changed, but for -v and --json.
+    private func showRun(_ report: BackupReport) throws {
+        tellTroubles(report)
+        if global.json { return try Output.document(Summary(report, dryRun: false), lines: true) }
+        guard !global.quiet, report.snapshot != nil || global.verbose else { return }
+        let moment = formatTime(Ambient.system.now())
+        guard let snapshot = report.snapshot else {
+            return Output.line("\(moment)  unchanged since \(report.parent.map { "\($0)".prefix(8) } ?? "-")")
+        }
+        let held = Int((report.captureDuration * 1000).rounded(.up))
+        Output.line(
+            "\(moment)  snapshot \("\(snapshot.id)".prefix(8))  \(report.consistency.rawValue), \(report.filesNew + report.filesChanged) files changed, \(formatBytes(report.bytesStored)) stored in \(formatDuration(report.duration)), writes held for \(held) ms"
+        )
+    }
+
+    private func tellTroubles(_ report: BackupReport) {
         for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
         for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
         if report.problems.count > 20, !global.verbose {
             Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them, so does 'bgbackup show'")
         }
-        if global.json {
-            return try Output.document(
-                Summary(
-                    snapshot_id: Nullable(report.snapshot.map { "\($0.id)" }), parent: Nullable(report.parent.map { "\($0)" }),
-                    capture: report.capture,
-                    capture_reason: report.captureReason, consistency: report.consistency.rawValue, files_new: report.filesNew,
-                    files_changed: report.filesChanged, files_unmodified: report.filesUnmodified,
-                    files_excluded: report.excluded, bytes_total: report.bytesTotal, bytes_read: report.bytesRead,
-                    bytes_audited: report.bytesAudited, bytes_pinned: report.bytesPinned, bytes_resumed: report.bytesResumed,
-                    bytes_new: report.bytesNew, bytes_stored: report.bytesStored,
-                    duration_seconds: rounded(report.duration), capture_seconds: rounded(report.captureDuration),
-                    dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
-        }
+    }
+
+    private func show(_ report: BackupReport) throws {
+        tellTroubles(report)
+        if global.json { return try Output.document(Summary(report, dryRun: dry.dryRun), lines: true) }
         guard !global.quiet else { return }
         let files = "\(report.filesNew) new, \(report.filesChanged) changed, \(report.filesUnmodified) unmodified"
         if dry.dryRun {
