@@ -1,6 +1,7 @@
 """Writes and reads shards through Qdrant's own engine (`qdrant_edge`)."""
 
 import hashlib
+import itertools
 import json
 import random
 import subprocess
@@ -125,6 +126,15 @@ class Collection:
         records = scroll(self.shards[id], with_payload=["ordinal", "revision"])
         return {record.payload["ordinal"]: record.payload["revision"] for record in records}
 
+    def unused(self, count: int) -> list[int]:
+        """Ordinals for new points; replicas of a shard get the same ones, whatever other shards are beside them."""
+        shards, found = self.params["shard_number"], []
+        for id in self.shards:
+            following = itertools.count(max(self.shard_inventory(id), default=0) + 1)
+            own = (ordinal for ordinal in following if points.shard_of(ordinal, shards) == id)
+            found += itertools.islice(own, count // shards)
+        return found
+
     def upsert(self, items: list[tuple[int, int]]) -> None:
         """Writes points given as (ordinal, revision)."""
         for shard, batch in self._batches(items, lambda item: item[0]):
@@ -238,8 +248,7 @@ def _fill(collection: Collection, count: int) -> None:
 def grow(root: Path, count: int, seed: int) -> dict:
     with open_collections(root, seed) as collections:
         for collection, share in shares(count, collections):
-            first = max(collection.inventory(), default=0) + 1
-            collection.upsert([(ordinal, 1) for ordinal in range(first, first + share)])
+            collection.upsert([(ordinal, 1) for ordinal in collection.unused(share)])
         return summary(collections)
 
 

@@ -247,7 +247,10 @@ def local_shards(collection: Path) -> dict[int, Path]:
 
 
 def read_json(path: Path):
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise FixtureError(f"{path} is no JSON: {error}") from None
 
 
 def save_json(path: Path, value) -> None:

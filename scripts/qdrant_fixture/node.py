@@ -199,12 +199,17 @@ def _limit(body: dict) -> int:
     return limit
 
 
+# What a server starts with where there is no raft_state.json: it is not part of a cluster.
+NO_RAFT = {"this_peer_id": 0, "state": {"hard_state": {"term": 0}}, "peer_metadata_by_id": {}}
+
+
 class Node:
     """A volume, opened in the engine, and the other volumes from which shards of other nodes are read."""
 
     def __init__(self, root: Path, others: list[Path], local_only: bool, status: str = "green"):
         self.root, self.status = root, status
-        self.raft = layout.read_json(root / "raft_state.json")
+        state = root / "raft_state.json"
+        self.raft = layout.read_json(state) if state.exists() else NO_RAFT
         self.collections = {}
         for name, directory in layout.collection_directories(root).items():
             self.collections[name] = Collection(name, directory, others, local_only)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from . import FixtureError
+from . import FixtureError, layout
 from .node import Node, NotFound, Unavailable
 from .translate import BadRequest
 
@@ -56,6 +56,7 @@ OPEN = {"/", "/healthz", "/livez", "/readyz"}  # what src/actix/mod.rs asks no k
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: a second one would wait for the first one's receipt
     server: "Server"
 
     def do_GET(self) -> None:
@@ -146,7 +147,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, node: Node, options: Options, log=None):
-        super().__init__(("127.0.0.1", options.port), Handler)
+        try:
+            super().__init__(("127.0.0.1", options.port), Handler)
+        except OSError as error:
+            raise FixtureError(f"port {options.port}: {error.strerror}") from None
         self.node, self.options, self.log = node, options, log
         self.ready_at = time.monotonic() + options.ready_after
 
@@ -190,8 +194,7 @@ def _run(node: Node, options: Options, ready, log=None) -> None:
 
 
 def _copy(root: Path, target: Path) -> Path:
-    if not (root / "collections").is_dir():
-        raise FixtureError(f"{root} is not a Qdrant storage directory: it has no collections/")
+    layout.collection_directories(root)  # fails where it is no storage directory
     subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", str(root), str(target)], check=True)
     return target
 

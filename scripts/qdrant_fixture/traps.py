@@ -40,8 +40,7 @@ def trap(name: str, purpose: str, *touches: str, needs_engine: bool = False):
 
 def spring(name: str, root: Path) -> None:
     """Breaks the volume at `root`; throws FixtureError where it has nothing to break in that way."""
-    if not (root / "collections").is_dir():
-        raise FixtureError(f"{root} is not a Qdrant storage directory: it has no collections/")
+    layout.collection_directories(root)  # fails where it is no storage directory
     TRAPS[name].spring(root)
 
 
@@ -49,8 +48,8 @@ def spring(name: str, root: Path) -> None:
 
 def _shard(root: Path) -> Path:
     """The first local shard of the collection that is damaged."""
-    for path in layout.local_shards(root / "collections" / DAMAGED).values():
-        return path
+    if paths := layout.local_shards(root / "collections" / DAMAGED):
+        return paths[min(paths)]
     raise FixtureError(f"{root} has no local shard of {DAMAGED}")
 
 
@@ -69,10 +68,10 @@ def _segment(root: Path) -> Path:
 def _vectors(root: Path) -> Path:
     """A file with the vectors of a segment: written once by the optimizer, or growing."""
     storage = _segment(root) / "vector_storage-text"
-    found = [path for path in (storage / "matrix.dat", storage / "vectors/chunk_0.mmap") if path.exists()]
-    if not found:
-        raise FixtureError(f"{storage} has no file of vectors that is known here")
-    return found[0]
+    for path in (storage / "matrix.dat", storage / "vectors/chunk_0.mmap"):
+        if path.exists():
+            return path
+    raise FixtureError(f"{storage} has no file of vectors that is known here")
 
 
 def _edit(path: Path, change: Callable[[dict], None]) -> None:
@@ -144,6 +143,11 @@ def _cut(path: Path, size: int) -> None:
         file.truncate(size)
 
 
+def _tear(path: Path) -> None:
+    """Cuts a file in the middle of its data; most of a preallocated one is a hole."""
+    _cut(path, len(path.read_bytes().rstrip(b"\0")) // 2)
+
+
 # --- segments ---------------------------------------------------------------------------------------
 
 SEGMENT = f"collections/{DAMAGED}/*/segments/*"
@@ -159,15 +163,14 @@ def missing_segment_file(root: Path) -> None:
     _vectors(root).unlink()
 
 
-@trap("torn-segment-file", "the file with a segment's vectors is cut to a third", SEGMENT + "/vector_storage-text/*")
+@trap("torn-segment-file", "the file with a segment's vectors ends in the middle of them", SEGMENT + "/vector_storage-text/*")
 def torn_segment_file(root: Path) -> None:
-    _cut(_vectors(root), _vectors(root).stat().st_size // 3)
+    _tear(_vectors(root))
 
 
-@trap("torn-payload-page", "a page of a segment's payload is cut to a third", SEGMENT + "/payload_storage/page_0.dat")
+@trap("torn-payload-page", "a page of a segment's payload ends in the middle of its data", SEGMENT + "/payload_storage/page_0.dat")
 def torn_payload_page(root: Path) -> None:
-    page = _segment(root) / "payload_storage/page_0.dat"
-    _cut(page, page.stat().st_size // 3)
+    _tear(_segment(root) / "payload_storage/page_0.dat")
 
 
 @trap("segment-json-bad", "a segment.json is cut in the middle", SEGMENT + "/segment.json")
@@ -226,7 +229,7 @@ def remote_replica_dead(root: Path) -> None:
 
 @trap("open-transfer", "a shard is being transferred", COLLECTION, COLLECTION + "/shard_transfers")
 def open_transfer(root: Path) -> None:
-    # lib/collection/src/shards/transfer/mod.rs, `ShardTransfer`; kept as a set, so as a JSON list
+    # lib/collection/src/shards/transfer/mod.rs, `ShardTransfer`, a set of them
     state = layout.read_json(root / "raft_state.json")
     layout.save_json(root / COLLECTION / "shard_transfers", [
         {"shard_id": int(_shard(root).name), "from": state["this_peer_id"], "to": _other_peer(root),
@@ -285,8 +288,8 @@ def skewed(root: Path) -> None:
       COLLECTION + "/*", needs_engine=True)
 def ahead(root: Path) -> None:
     def add(collection) -> None:
-        first = max(collection.inventory()) + 1
-        collection.upsert([(ordinal, 1) for ordinal in range(first, first + 10 * collection.params["shard_number"])])
+        count = 10 * collection.params["shard_number"]
+        collection.upsert([(ordinal, 1) for ordinal in collection.unused(count)])
     _through_engine(root, add, keep_clocks=False)
 
 
