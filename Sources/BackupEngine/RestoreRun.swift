@@ -13,6 +13,7 @@ public struct RestoreOptions: Sendable {
     public var dryRun = false
     /// Owner and group for everything, instead of the stored numbers.
     public var owner: (user: UInt32, group: UInt32)?
+    public var identity = RestoreIdentity.alone
 
     public init(target: String) { self.target = target }
 }
@@ -27,6 +28,8 @@ public struct RestoreReport: Sendable {
     public var bytesKept: Int64 = 0
     public var bytesFetched: Int64 = 0
     public var duration = 0.0
+    /// Nil where the volume has no raft state, or it was kept.
+    public var identity: RestoreRun.Identity?
     /// Metadata that could not be set. Not empty: exit 3.
     public var problems: [String] = []
 }
@@ -35,9 +38,9 @@ public struct RestoreReport: Sendable {
 /// write → metadata → durable → marker away.
 public final class RestoreRun {
     private let repository: Repository
-    private let options: RestoreOptions
+    let options: RestoreOptions
     private let board: ProgressBoard
-    private var report: RestoreReport
+    var report: RestoreReport
 
     /// Bytes written between two journal lines.
     private static let journalEvery: Int64 = 512 << 20
@@ -160,6 +163,7 @@ public final class RestoreRun {
             try writeZeros(plan, tree)
             try await writeData(plan, tree, journal, from: done, compare: resumed)
             board.update { $0.phase = .finish }
+            try takeIdentity(tree)
             try tree.synchronize()
             setMetadata(plan, tree)
             try tree.synchronize()

@@ -97,6 +97,9 @@ public struct SeedPlan: Sendable, Codable {
         }
     }
 
+    /// Whether two spellings are one address.
+    public static func same(_ one: String, _ other: String) -> Bool { normal(one) == normal(other) }
+
     static func normal(_ uri: String) -> String {
         let text = uri.lowercased()
         return text.hasSuffix("/") ? String(text.dropLast()) : text
