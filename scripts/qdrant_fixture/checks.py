@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -66,10 +67,8 @@ class Checks:
         expect(done.returncode == 0, f"{arguments[0]} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def environment(self) -> dict:
-        copies = self.directory / "copies"  # where servers make theirs
-        copies.mkdir(exist_ok=True)
-        return os.environ | {ENTERED: sys.executable, "TMPDIR": str(copies)}
+    def environment(self, temporary: Path | None = None) -> dict:
+        return os.environ | {ENTERED: sys.executable, "TMPDIR": str(temporary or self.directory)}
 
     def copy(self, source: Path, name: str) -> Path:
         target = self.directory / "trapped" / name
@@ -80,17 +79,19 @@ class Checks:
     @contextmanager
     def serve(self, root: Path, *options):
         """A server of the volume; afterwards it must end in good order and leave no copy."""
+        copies = Path(tempfile.mkdtemp(prefix="copies-", dir=self.directory))
         process = subprocess.Popen(
             [sys.executable, str(self.scripts / "qdrant_volume.py"), "serve", str(root), *map(str, options)],
-            stdout=subprocess.PIPE, text=True, env=self.environment())
+            stdout=subprocess.PIPE, text=True, env=self.environment(copies))
         try:
             yield Client(json.loads(process.stdout.readline())["url"])
             process.terminate()
             same(process.wait(ENDED), 0, "exit status after SIGTERM")
-            same(os.listdir(self.directory / "copies"), [], "copies left")
+            same(os.listdir(copies), [], "copies left")
         finally:
             process.kill()
             process.wait()
+            subprocess.run(["rm", "-rf", str(copies)], check=True)  # else one failure would be many
 
 
 class Client:

@@ -81,8 +81,8 @@ def _edit(path: Path, change: Callable[[dict], None]) -> None:
 
 
 def _edit_raft(root: Path, change: Callable[[dict], None]) -> None:
-    if not (root / "raft_state.json").exists():
-        raise FixtureError(f"{root} has no raft_state.json")
+    if not (root / "collections_meta_wal").is_dir():
+        raise FixtureError(f"{root} has no raft log: it is of a server without clustering")
     _edit(root / "raft_state.json", change)
 
 
@@ -168,7 +168,7 @@ def torn_segment_file(root: Path) -> None:
     _tear(_vectors(root))
 
 
-@trap("torn-payload-page", "a page of a segment's payload ends in the middle of its data", SEGMENT + "/payload_storage/page_0.dat")
+@trap("torn-payload-page", "a page of a segment's payload ends in the middle of its data", SEGMENT + "/payload_storage/*")
 def torn_payload_page(root: Path) -> None:
     _tear(_segment(root) / "payload_storage/page_0.dat")
 
