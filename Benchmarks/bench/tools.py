@@ -177,7 +177,7 @@ class Bgbackup(Tool):
         return [*argv, "--writer-key", str(self.home / "writer.key")], directory
 
     def restore(self, target):
-        return [self.binary, "restore", "latest", "--target", str(target), "--no-progress"], self.home
+        return [self.binary, "restore", "latest", "--target", str(target), "--no-progress", "--keep-identity"], self.home
 
     def summary(self, text):
         for line in reversed(text.splitlines()):

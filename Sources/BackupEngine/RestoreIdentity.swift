@@ -21,13 +21,16 @@ extension RestoreRun {
     func takeIdentity(_ tree: TargetTree) throws {
         guard options.identity != .kept else { return }
         guard let bytes = try tree.readSmallFile(RaftState.path, limit: JSONValue.sizeLimit) else {
-            guard try tree.readSmallFile(RaftState.legacyPath, limit: JSONValue.sizeLimit) == nil else {
+            if let legacy = try tree.readSmallFile(RaftState.legacyPath, limit: JSONValue.sizeLimit), Self.mayHoldAddress(legacy)
+            {
                 throw Self.unreadable(RaftState.legacyPath, "in the format from before Qdrant 1.0")
             }
             return
         }
         guard let document = try? JSONValue(parsing: bytes), let state = RaftState(document) else {
-            throw Self.unreadable(RaftState.path, "no raft state")
+            // What has no address calls nobody, whatever a later version makes of it.
+            if Self.mayHoldAddress(bytes) { throw Self.unreadable(RaftState.path, "no raft state that this version knows") }
+            return
         }
         let seeded: RaftState
         switch options.identity {
@@ -41,6 +44,10 @@ extension RestoreRun {
             try tree.writeSmallFile(RaftState.legacyPath, [])
         }
         if seeded != state { try tree.writeSmallFile(RaftState.path, try seeded.document.encoded) }
+    }
+
+    private static func mayHoldAddress(_ bytes: [UInt8]) -> Bool {
+        String(decoding: bytes, as: UTF8.self).contains("://")
     }
 
     private static func unreadable(_ path: String, _ what: String) -> BackupError {

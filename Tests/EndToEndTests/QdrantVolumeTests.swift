@@ -26,8 +26,8 @@ struct QdrantVolumeTests {
         let secondPoints = try Fixture.run("fingerprint", volume).output
         #expect(firstPoints != secondPoints)
 
-        try workspace.restore(first.id, onto: "first")
-        try workspace.restore(second.id, onto: "second")
+        try workspace.restore(first.id, onto: "first", "--keep-identity")
+        try workspace.restore(second.id, onto: "second", "--keep-identity")
         #expect(differences(firstHash, try Fixture.hash(workspace.path("first"))) == [])
         #expect(differences(secondHash, try Fixture.hash(workspace.path("second"))) == [])
         #expect(try Fixture.run("fingerprint", workspace.path("first")).output == firstPoints)
@@ -54,7 +54,7 @@ struct QdrantVolumeTests {
         #expect(try second.number("files_changed") == 0)
         #expect(try second.number("files_unmodified") == first.number("files_new"))
         #expect(try second.number("bytes_stored") < 16 << 10)
-        try workspace.restore(second.id)
+        try workspace.restore(second.id, onto: "restored", "--keep-identity")
         try expectIdentical(volume, workspace.path("restored"))
     }
 
@@ -63,7 +63,7 @@ struct QdrantVolumeTests {
         let snapshot = try workspace.backup(volume)
         let mount = try LoopMount("ext4", megabytes: 300, in: workspace.directory)
         #expect(FileManager.default.fileExists(atPath: mount.path + "/lost+found"))
-        try workspace.restore(snapshot.id, onto: mount.path)
+        try workspace.restore(snapshot.id, onto: mount.path, "--keep-identity")
         let restored = try Fixture.hash(mount.path).split(separator: "\n").filter { !$0.contains("\"lost+found\"") }
         #expect(differences(try Fixture.hash(volume), restored.joined(separator: "\n")) == [])
         let points = try Fixture.run("fingerprint", volume).output

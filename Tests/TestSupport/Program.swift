@@ -89,11 +89,18 @@ public final class TemporaryDirectory: @unchecked Sendable {
     public let path: String
     public var keep = false
 
-    public init(_ label: String = "test") throws {
-        let base = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/var/tmp"
+    /// - Parameter inMemory: whether a memory file system will do, where there is one with room for much
+    public init(_ label: String = "test", inMemory: Bool = false) throws {
+        let environment = ProcessInfo.processInfo.environment["TMPDIR"]
+        let base = environment ?? (inMemory && Self.hasRoomInMemory ? "/dev/shm" : "/var/tmp")
         path = "\(base)/bgbackup-\(label)-\(UUID().uuidString.prefix(8))"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
+
+    private static let hasRoomInMemory: Bool = {
+        var info = statvfs()
+        return statvfs("/dev/shm", &info) == 0 && UInt64(info.f_bavail) * UInt64(info.f_frsize) > 2 << 30
+    }()
 
     deinit { if !keep { _ = try? Program.run("/bin/rm", ["-rf", path]) } }
 

@@ -31,6 +31,9 @@ struct SegmentInspector {
     let path: String
     private var segment: SegmentInspection
     private var findings: [Finding] = []
+    private var lacksTracker = false
+    /// Whether there are vectors, so that there must be points.
+    private var holdsVectors = false
 
     init(_ path: String, of tree: StorageTree) {
         self.tree = tree
@@ -67,6 +70,7 @@ struct SegmentInspector {
         segment.lastOperation = document["version"].unsigned
         try await inspectPoints()
         try await inspectVectors(document["config"])
+        if lacksTracker, holdsVectors { missing("id_tracker.versions") }
         try await inspectPayload(document["config"])
         return (segment, findings)
     }
@@ -77,7 +81,8 @@ struct SegmentInspector {
         if let file = tree.file("\(path)/mutable_id_tracker.versions") {
             segment.isAppendable = true
             expect("mutable_id_tracker.mappings")
-            segment.points = UInt64(file.size / 8)
+            let changes = try await tree.read("\(path)/mutable_id_tracker.mappings", limit: PointMappings.sizeLimit)
+            segment.points = changes.flatMap { PointMappings.count($0) } ?? UInt64(file.size / 8)
         } else if let file = tree.file("\(path)/id_tracker.versions") {
             for name in ["id_tracker.deleted"] { expect(name) }
             if tree.file("\(path)/id_tracker.mappings") == nil, tree.file("\(path)/id_tracker.i2e") == nil {
@@ -86,7 +91,10 @@ struct SegmentInspector {
             let deleted = try await tree.read("\(path)/id_tracker.deleted", limit: 1 << 30)?.reduce(0) { $0 + $1.nonzeroBitCount }
             segment.points = UInt64(max(file.size / 8 - Int64(deleted ?? 0), 0))
         } else if !segment.hasRocksDB {
-            missing("id_tracker.versions")
+            // An appendable segment gets its tracker with its first point.
+            segment.isAppendable = true
+            segment.points = 0
+            lacksTracker = true
         }
     }
 
@@ -121,6 +129,7 @@ struct SegmentInspector {
 
     /// `matrix.dat`: four bytes, then the vectors one behind the other.
     private mutating func checkMatrix(_ folder: String, _ vector: JSONValue) {
+        holdsVectors = true
         guard vector["multivector_config"].isNull else { return }
         guard let file = tree.file("\(path)/\(folder)/matrix.dat") else { return missing("\(folder)/matrix.dat") }
         expect("\(folder)/deleted.dat")
@@ -144,6 +153,7 @@ struct SegmentInspector {
             let status = try await tree.read("\(path)/\(vectors)/status.dat", limit: 64), status.count >= 8
         else { return }
         let count = status.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        if count > 0 { holdsVectors = true }
         let wanted = count / perChunk + (count % perChunk == 0 ? 0 : 1)
         // A count beyond all files is itself torn; no more than one is named.
         for number in 0..<min(wanted, 100_000) where tree.file("\(path)/\(vectors)/chunk_\(number).mmap") == nil {

@@ -12,6 +12,9 @@ struct Volume {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
+    /// A tree that is there already.
+    init(existing path: String) { self.path = path }
+
     /// The path of something in the volume.
     func callAsFunction(_ name: String) -> String { "\(path)/\(name)" }
 
