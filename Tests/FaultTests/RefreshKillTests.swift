@@ -53,7 +53,7 @@ struct RefreshKillTests {
 
     @Test(arguments: [
         "echo x > new-name", "touch link -h", "echo >> raft_state.json", "mkdir empty/inside",
-        "printf x | dd of=segment/matrix.dat bs=1 seek=100 conv=notrunc status=none",
+        "printf x | dd of=segment/page_0.dat bs=1 seek=100 conv=notrunc status=none",
         "rm segment/page_0.dat",
     ])
     func `A start in between is found when it goes on`(_ alter: String) throws {
