@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes, changes and inspects a real Qdrant volume for tests, the demo and benchmarks.
+"""Makes, changes, breaks, serves and inspects real Qdrant volumes for tests, the demo and benchmarks.
 
-The shards are written by Qdrant's own engine (PyPI: qdrant-edge-py), the files around them as a
-server of a three-node cluster writes them. The engine lives in a virtual environment which is made
+The shards are written by Qdrant's own engine (PyPI: qdrant-edge-py), the files around them as the
+servers of a cluster write them. The engine lives in a virtual environment which is made
 at the first use, in $BGBACKUP_VENV, else $XDG_CACHE_HOME/bgbackup/venv, else ~/.cache/bgbackup/venv.
 
 Exit status: 0 done, 1 failed, 2 usage, 77 the engine cannot be installed here.
@@ -12,16 +12,17 @@ import argparse
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
-from qdrant_fixture import FixtureError, environment, layout, manifest  # noqa: E402
+from qdrant_fixture import FixtureError, environment, layout, manifest, traps  # noqa: E402
 
 
 def main() -> int:
     arguments = parser().parse_args()
-    if arguments.run not in (run_hash, run_compare):  # trees are read and compared without the engine
+    if needs_engine(arguments):
         environment.enter()
     try:
         return arguments.run(arguments) or 0
@@ -38,6 +39,13 @@ def main() -> int:
         return fail(f"{type(error).__name__}: {error}")
 
 
+def needs_engine(arguments) -> bool:
+    """Trees are read and compared without it, and most traps change files that it has no part in."""
+    if arguments.run == run_trap:
+        return not arguments.list and arguments.name in traps.TRAPS and traps.TRAPS[arguments.name].needs_engine
+    return arguments.run not in (run_hash, run_compare)
+
+
 def fail(reason: str) -> int:
     print(f"qdrant_volume: {reason}", file=sys.stderr)
     return 1
@@ -45,15 +53,67 @@ def fail(reason: str) -> int:
 
 def run_create(arguments) -> None:
     root = arguments.path
-    if root.exists() and any(root.iterdir()):
-        raise FixtureError(f"{root} is not empty")
+    make_empty(root)
     from qdrant_fixture import engine
-    root.mkdir(parents=True, exist_ok=True)
-    layout.write_node(root, arguments.seed, arguments.peer)
-    result = engine.create(root, arguments.points, arguments.dim, arguments.seed, arguments.peer)
+    cluster = layout.Cluster(arguments.seed)
+    layout.write_node(root, cluster, arguments.peer)
+    configs = layout.collection_configs(arguments.dim, cluster)
+    result = engine.create(root, arguments.points, configs, cluster, arguments.peer)
     if not arguments.no_scratch:
         layout.write_scratch(root)
     say(result)
+
+
+def run_cluster(arguments) -> None:
+    if arguments.standalone and arguments.nodes > 1:
+        raise FixtureError("a server without clustering is alone: --nodes 1")
+    make_empty(arguments.path)
+    from qdrant_fixture import engine
+    cluster = layout.Cluster(arguments.seed, arguments.nodes, arguments.sharded)
+    # Thresholds so low that a few hundred points have graphs and quantization.
+    configs = layout.collection_configs(arguments.dim, cluster, indexing_kb=(4, 1))
+
+    def make(peer: int) -> dict:
+        root = arguments.path / f"node-{peer}"
+        root.mkdir()
+        if arguments.standalone:
+            layout.write_standalone(root, cluster)
+        else:
+            layout.write_node(root, cluster, peer)
+        result = engine.create(root, arguments.points, configs, cluster, peer)
+        if not arguments.no_scratch:
+            layout.write_scratch(root)
+        return {"node": str(root), "peer_id": cluster.peers[peer]} | result
+
+    with ThreadPoolExecutor(arguments.nodes) as pool:  # the engine waits for the disk most of the time
+        for made in pool.map(make, range(arguments.nodes)):
+            say(made)
+
+
+def make_empty(root: Path) -> None:
+    if root.exists() and any(root.iterdir()):
+        raise FixtureError(f"{root} is not empty")
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def run_trap(arguments) -> None:
+    if arguments.list:
+        for trap in traps.TRAPS.values():
+            print(f"{trap.name:22}{trap.purpose}")
+        return
+    if arguments.name not in traps.TRAPS:
+        raise FixtureError(f"there is no trap {arguments.name}; --list names them")
+    if not arguments.path:
+        raise FixtureError("a trap needs at least one PATH")
+    for path in arguments.path:
+        traps.spring(arguments.name, path)
+
+
+def run_serve(arguments) -> None:
+    from qdrant_fixture import serving
+    key = arguments.api_key_file.read_text().strip() if arguments.api_key_file else None
+    options = serving.Options(arguments.port, key, arguments.uri, arguments.peers, arguments.slow_ready)
+    serving.serve_copy(arguments.path, arguments.remote, arguments.local_only, arguments.status, options)
 
 
 def run_change(arguments) -> None:
@@ -108,6 +168,26 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--no-scratch", action="store_true", help="leave out what a backup has to exclude")
     add_seed(create)
 
+    cluster = add(verbs, "cluster", run_cluster,
+                  "lay out the volumes node-0, node-1 … of one cluster; print a line each")
+    cluster.add_argument("--nodes", type=int, choices=(1, 2, 3), required=True)
+    cluster.add_argument("--sharded", action="store_true",
+                         help="as many shards as nodes, two replicas each (default: one shard that is everywhere)")
+    cluster.add_argument("--standalone", action="store_true", help="with one node: a server without clustering")
+    cluster.add_argument("--points", type=positive, default=300,
+                         help="in the large collection of the cluster (default %(default)s)")
+    cluster.add_argument("--dim", type=positive, default=16, help="of the main vector (default %(default)s)")
+    cluster.add_argument("--no-scratch", action="store_true", help="leave out what a backup has to exclude")
+    add_seed(cluster)
+
+    purpose = "break volumes in exactly one way"
+    trap = verbs.add_parser("trap", help=purpose, description=purpose.capitalize() + ".")
+    trap.add_argument("name", nargs="?", metavar="NAME", help="what to break")
+    trap.add_argument("path", nargs="*", type=Path, metavar="PATH", help="the storage directories")
+    trap.add_argument("--list", action="store_true", help="print all names, one line each")
+    trap.set_defaults(run=run_trap)
+    add_serve(verbs)
+
     for name, purpose in (("grow", "add points"),
                           ("overwrite", "change points: half wholly, a quarter their vectors, a quarter their payload"),
                           ("delete", "delete points")):
@@ -150,6 +230,24 @@ def add(verbs, name: str, run, purpose: str) -> argparse.ArgumentParser:
     verb.add_argument("path", type=Path, metavar="PATH", help="the storage directory")
     verb.set_defaults(run=run)
     return verb
+
+
+def add_serve(verbs) -> None:
+    serve = add(verbs, "serve", run_serve, "answer Qdrant's REST from a copy of the volume until SIGTERM; "
+                                           "print the URL as a JSON line when ready")
+    serve.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: a free one)")
+    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="ask for the key in it")
+    serve.add_argument("--uri", help="this peer's address in /cluster, as after a start with --uri")
+    serve.add_argument("--peers", type=json.loads, metavar="JSON",
+                       help='the addresses in /cluster, {"id": "uri"} (default: those of the volume)')
+    serve.add_argument("--remote", type=Path, action="append", default=[], metavar="PATH",
+                       help="another node's volume, to answer for the shards that are not here (may be repeated)")
+    serve.add_argument("--local-only", action="store_true",
+                       help="answer from the shards that are here, where some are not")
+    serve.add_argument("--slow-ready", type=float, default=0, metavar="SECONDS",
+                       help="answer /readyz with 503 until then")
+    serve.add_argument("--status", choices=("green", "yellow", "grey", "red"), default="green",
+                       help="of every collection, which no volume holds (default %(default)s)")
 
 
 def add_seed(verb: argparse.ArgumentParser) -> None:

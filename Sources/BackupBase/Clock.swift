@@ -55,3 +55,18 @@ public func formatTimeExact(_ nanoseconds: Int64) -> String {
     let digits = "\(part)"
     return formatTime(nanoseconds).dropLast() + "." + String(repeating: "0", count: max(0, 9 - digits.count)) + digits + "Z"
 }
+
+/// RFC 3339 in UTC as `formatTime` and `formatTimeExact` write it, as seconds since 1970; nil for anything else.
+public func parseTime(_ text: String) -> Double? {
+    let digits = Array(text.utf8)
+    guard (20...40).contains(digits.count), digits.last == UInt8(ascii: "Z"), digits[10] == UInt8(ascii: "T") else { return nil }
+    func number(_ from: Int, _ count: Int) -> Int32? { Int32(String(decoding: digits[from..<from + count], as: UTF8.self)) }
+    guard let year = number(0, 4), let month = number(5, 2), let day = number(8, 2), let hour = number(11, 2),
+        let minute = number(14, 2), let second = number(17, 2),
+        let fraction = Double("0" + String(decoding: digits[19...].dropLast(), as: UTF8.self))
+    else { return nil }
+    var parts = tm()
+    (parts.tm_year, parts.tm_mon, parts.tm_mday) = (year - 1900, month - 1, day)
+    (parts.tm_hour, parts.tm_min, parts.tm_sec) = (hour, minute, second)
+    return Double(timegm(&parts)) + fraction
+}

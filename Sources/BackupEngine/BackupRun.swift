@@ -11,6 +11,8 @@ public struct BackupOptions: Sendable {
     public var node: String
     public var tags: [String] = []
     public var set: String?
+    /// What the operator calls the node's cluster.
+    public var cluster: String?
     /// Read every file, whatever its stat says.
     public var rescan = false
     public var dryRun = false
@@ -75,6 +77,8 @@ public struct BackupReport: Sendable {
     public var bytesStored: Int64 = 0
     public var duration = 0.0
     public var captureDuration = 0.0
+    /// Nil where the volume is none of Qdrant's.
+    public var inspection: InspectionSummary?
     /// What is worth knowing and takes nothing from the snapshot.
     public var warnings: [String] = []
     /// What could not be read, or changed while it was read. Not empty: exit 3.
@@ -172,6 +176,8 @@ public final class BackupRun {
             report.duration = monotonicSeconds() - clock
             return report
         }
+        report.inspection = await inspect(captured.volume)
+        warnOfFindings()
         let record = record(captured.volume, lineage, names, started)
         let (name, stored) = try await repository.commit(record, manifest: manifest)
         report.snapshot = name
@@ -270,7 +276,7 @@ public final class BackupRun {
     private func record(
         _ volume: VolumeScan, _ lineage: String, _ names: [SnapshotName], _ started: Int64
     ) -> SnapshotRecord {
-        SnapshotRecord(
+        var record = SnapshotRecord(
             sequence: (names.last?.sequence ?? 0) + 1, node: options.node, volume: options.path, kind: volume.kind,
             lineage: lineage, parent: report.parent.map { "\($0)" }, started: formatTimeExact(started),
             finished: formatTimeExact(ambient.now()), capture: report.capture, consistency: report.consistency,
@@ -283,6 +289,9 @@ public final class BackupRun {
                 "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned, "bytes_resumed": report.bytesResumed,
                 "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])
+        record.inspection = report.inspection
+        record.cluster = options.cluster
+        return record
     }
 
     /// What fits into a snapshot's record: a thousand problems, a MiB of text.

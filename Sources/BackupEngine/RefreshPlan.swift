@@ -1,5 +1,6 @@
 import BackupBase
 import BackupRepository
+import QdrantStorage
 import VolumeIO
 
 /// What brings a tree that holds one snapshot to another: names that go, names
@@ -12,6 +13,10 @@ struct RefreshPlan {
         /// A directory is made of it: once that is done it stays.
         let becomesDirectory: Bool
     }
+
+    /// Files that a restore rewrites (`takeIdentity`): in the target they are not
+    /// what the snapshot has, and always made anew.
+    static let rewritten = Set([RaftState.path, RaftState.legacyPath].map { Array($0.utf8) })
 
     /// Names to make, files that change, and all that needs its metadata set.
     private(set) var restore: RestorePlan
@@ -70,13 +75,16 @@ struct RefreshPlan {
     private mutating func pairFiles() {
         var taken: Set<[UInt8]> = []
         for entry in new.entries {
-            guard case .file = entry.kind, let file = old.file(entry.path), taken.insert(file).inserted else { continue }
+            guard case .file = entry.kind, !Self.rewritten.contains(entry.path), let file = old.file(entry.path),
+                taken.insert(file).inserted
+            else { continue }
             inPlace[entry.path] = file
         }
     }
 
     /// Whether what has this name now is what has it in the end.
     private func stays(_ path: [UInt8]) -> Bool {
+        if Self.rewritten.contains(path) { return false }
         if let before = old.file(path), let after = new.file(path) { return inPlace[after] == before }
         switch (old[path]?.kind, new[path]?.kind) {
         case (.directory?, .directory?): return true

@@ -124,6 +124,7 @@ extension RestoreRun {
         // No comparing: zeros that end a block could be taken for a hole.
         try await writeData(plan.restore, tree, nil, from: 0, compare: false)
         board.update { $0.phase = .finish }
+        try takeIdentity(tree)
         try timed(.sync) { try tree.synchronize() }
         timed(.metadata) {
             for (path, kind, names) in plan.attributes {
@@ -135,6 +136,8 @@ extension RestoreRun {
 
     private func remove(_ plan: RefreshPlan, _ tree: TargetTree) throws {
         for directory in plan.opened { try tree.makeWritable(directory) }
+        // What a rewriting left that was cut off.
+        for path in RefreshPlan.rewritten { try tree.remove(path + Array(".new".utf8)) }
         for removal in plan.removals {
             do {
                 try tree.remove(removal.path)

@@ -17,6 +17,7 @@ public struct RestoreOptions: Sendable {
     public var dryRun = false
     /// Owner and group for everything, instead of the stored numbers.
     public var owner: (user: UInt32, group: UInt32)?
+    public var identity = RestoreIdentity.alone
 
     public init(target: String) { self.target = target }
 }
@@ -41,6 +42,8 @@ public struct RestoreReport: Sendable {
     public var stages = RestoreStages()
     /// Bytes that came to be in their place, in each second.
     public var bytesPerSecond: Int64 { Int64(Double(bytesWritten + bytesKept) / max(duration, 0.001)) }
+    /// Nil where the volume has no raft state, or it was kept.
+    public var identity: RestoreRun.Identity?
     /// Metadata that could not be set. Not empty: exit 3.
     public var problems: [String] = []
 }
@@ -192,6 +195,7 @@ public final class RestoreRun {
             }
             try await writeData(plan, tree, journal, from: done, compare: resumed)
             board.update { $0.phase = .finish }
+            try takeIdentity(tree)
             try timed(.sync) { try tree.synchronize() }
             try finish(plan, tree, journal, names: options.include.isEmpty ? plan.names : nil)
         } catch let error as TargetError {

@@ -58,7 +58,7 @@ struct TargetCheck {
         var found: [String] = []
         var seen: Set<[UInt8]> = []
         try TargetTree(path: target, create: false).forEachNode { path, stat in
-            guard !RestoreMarker.isOwn(path) else { return }
+            guard !RestoreMarker.isOwn(path), plan == nil || !isLeftover(path) else { return }
             seen.insert(path)
             // The root of another directory is another, whatever is under way.
             guard path.isEmpty || !disturbed.contains(path) else { return }
@@ -74,6 +74,8 @@ struct TargetCheck {
         guard found.isEmpty else { throw Self.changed(target, note, found) }
     }
 
+    private func isLeftover(_ path: [UInt8]) -> Bool { RefreshPlan.rewritten.contains { path == $0 + Array(".new".utf8) } }
+
     private static func changed(_ target: String, _ note: TargetNote, _ found: [String]) -> BackupError {
         let more = found.count > 5 ? " and \(found.count - 5) more" : ""
         return BackupError(
@@ -88,7 +90,8 @@ struct TargetCheck {
     /// Random blocks of the snapshot that the target holds.
     private func sampled() async throws -> [Sample] {
         let files = old.entries.compactMap { entry -> (path: [UInt8], content: Content)? in
-            if case .file(_, let content) = entry.kind { (entry.path, content) } else { nil }
+            guard case .file(_, let content) = entry.kind, !RefreshPlan.rewritten.contains(entry.path) else { return nil }
+            return (entry.path, content)
         }
         let total = files.reduce(0) { $0 + $1.content.blockCount }
         let wanted = min(total, max(Self.sampleSize.lowerBound, min(total / 100, Self.sampleSize.upperBound)))

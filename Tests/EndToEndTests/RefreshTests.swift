@@ -20,8 +20,8 @@ struct RefreshTests {
         try volume.write(Self.page, noise(64 << 10, seed: 3), at: 3 << 20)
         try volume.write(Self.log, noise(300_000, seed: 4))
         try volume.write("collections/c/config.json", "{\"params\": 1}\n")
-        try volume.write("raft_state.json", "{}")
-        try volume.setMode("raft_state.json", 0o400)
+        try volume.write("node_state.json", "{}")
+        try volume.setMode("node_state.json", 0o400)
         try volume.write("linked", noise(50_000, seed: 5))
         try volume.link("linked", "linked-too")
         try volume.link("linked", "linked-three")
@@ -35,14 +35,14 @@ struct RefreshTests {
         try volume.write("gone/one/two", "x")
         try volume.makeDirectory("empty")
         try volume.write("zeros", [], size: 1 << 20)
-        try volume.shell("setfattr -n user.one -v 1 raft_state.json; setfattr -n user.two -v 2 empty linked || true")
+        try volume.shell("setfattr -n user.one -v 1 node_state.json; setfattr -n user.two -v 2 empty linked || true")
     }
 
     /// What a database and an operator would do, and what hardly anybody does.
     private func change() throws {
         try volume.write(Self.page, noise(4096, seed: 20), at: 1 << 20 + 400 << 10)
         try volume.write(Self.log, noise(100_000, seed: 21), at: 250_000)
-        try volume.write("raft_state.json", "{\"term\": 8}")
+        try volume.write("node_state.json", "{\"term\": 8}")
         try volume.write("file-made/deep/file", noise(200_000, seed: 22))
         try volume.shell(
             """
@@ -54,11 +54,11 @@ struct RefreshTests {
             truncate -s 1900001 '\(Self.matrix)'; truncate -s 25000 alone
             rm linked; mv linked-three other-name; ln alone alone-too
             rm linked-too; cp other-name linked-too
-            ln -sfn raft_state.json pointer; chown -h 5:6 same-pointer || true
+            ln -sfn node_state.json pointer; chown -h 5:6 same-pointer || true
             rm file-then-folder; mkdir -p file-then-folder/below; echo y > file-then-folder/below/new
             rm -r folder-then-file folder-then-link gone; echo z > folder-then-file; ln -s linked-too folder-then-link
             rm link-then-file; echo w > link-then-file
-            chmod 751 empty; setfattr -x user.one raft_state.json; setfattr -x user.two empty
+            chmod 751 empty; setfattr -x user.one node_state.json; setfattr -x user.two empty
             setfattr -n user.three -v 3 empty || true
             """)
     }
@@ -186,7 +186,7 @@ struct RefreshTests {
         #expect(stages[try full.text("slowest_stage")] == stages.values.max())
         #expect(try full.number("bytes_per_second") > 0)
         #expect(full.fields["refreshed_from"] is NSNull)
-        try volume.write("raft_state.json", "{\"term\": 9}")
+        try volume.write("node_state.json", "{\"term\": 9}")
         try workspace.backup(volume)
         let text = try workspace.expect(0, ["restore", "latest", "--target", workspace.path("target"), "--refresh"]).output
         #expect(text.contains("were kept") && text.contains("/s; most of it to"), "\(text)")
@@ -237,7 +237,7 @@ struct RefreshRefusalTests {
         ("echo >> collections/c/config.json", "collections/c/config.json changed"),
         ("touch collections/c/0/segments/s/vector_storage/matrix.dat", "matrix.dat changed"),
         ("chmod 600 collections/c/config.json", "collections/c/config.json changed"),
-        ("echo x > raft_state.json", "raft_state.json is new"),
+        ("echo x > node_state.json", "node_state.json is new"),
         ("mkdir collections/d", "collections/d is new"),
         ("rm collections/c/config.json", "collections/c/config.json is missing"),
         ("rmdir empty; mkdir empty", "empty changed"),
@@ -331,7 +331,7 @@ struct SeededNodeTests {
         try volume.writeRandom("collections/c/0/segments/s/vector_storage/matrix.dat", megabytes: 20)
         try volume.writeRandom("collections/c/0/segments/s/payload_storage/page_0.dat", megabytes: 4)
         try volume.write("collections/c/0/wal/open-1", noise(200_000, seed: 1))
-        try volume.write("raft_state.json", "{\"this_peer_id\": 1}")
+        try volume.write("node_state.json", "{\"this_peer_id\": 1}")
         let first = try blue.backup(volume, "--node", "blue")
 
         var green = blue.node("green")
@@ -339,7 +339,7 @@ struct SeededNodeTests {
         try green.restore(first.id, onto: "green-volume")
         let seeded = try Volume(blue.path("green-volume"))
         // A start rewrites what names the node.
-        try seeded.write("raft_state.json", "{\"this_peer_id\": 2}")
+        try seeded.write("node_state.json", "{\"this_peer_id\": 2}")
         let own = try green.backup(seeded, "--node", "green")
         #expect(own.fields["parent"] is NSNull || own.fields["parent"] == nil)
         #expect(try own.number("bytes_total") > 24_000_000)
@@ -348,7 +348,7 @@ struct SeededNodeTests {
         #expect(try lineages("state", blue) != lineages("green-state", blue))
 
         // Neither is in the other's way.
-        try volume.write("raft_state.json", "{\"this_peer_id\": 1, \"term\": 3}")
+        try volume.write("node_state.json", "{\"this_peer_id\": 1, \"term\": 3}")
         #expect(try blue.backup(volume, "--node", "blue").text("parent") == first.id)
         #expect(try green.backup(seeded, "--node", "green").text("parent") == own.id)
         try green.restore(own.id, onto: "again")

@@ -1,7 +1,7 @@
-"""What `scripts/qdrant_volume.py` is made of.
+"""What `scripts/qdrant_volume.py` and `scripts/boot-edge` are made of.
 
-`manifest`, `layout`, `raft_log` and `environment` need the standard library only; `points` and
-`engine` need `qdrant_edge` and are imported after `environment.enter()`.
+`manifest`, `layout`, `raft_log`, `traps` and `environment` need the standard library only; `points`,
+`engine`, `translate`, `node` and `serving` need `qdrant_edge` and are imported after `environment.enter()`.
 """
 
 

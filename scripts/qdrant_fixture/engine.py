@@ -1,6 +1,7 @@
 """Writes and reads shards through Qdrant's own engine (`qdrant_edge`)."""
 
 import hashlib
+import itertools
 import json
 import random
 import subprocess
@@ -80,75 +81,113 @@ def _schema(schema):
 # --- a collection as this script changes it -------------------------------------------------------
 
 class Collection:
-    """One collection of a volume, its only shard open in the engine."""
+    """One collection of a volume, its local shards open in the engine.
 
-    def __init__(self, name: str, directory: Path, seed: int, shard: edge.EdgeShard):
-        self.name, self.seed = name, seed
-        self.path = directory / "0"
+    Points are spread over shards by a checksum of their id. A server asks a hash ring instead
+    (lib/collection/src/hash_ring.rs); which point lies in which shard matters to nothing that is tested.
+    """
+
+    def __init__(self, name: str, directory: Path, seed: int, shards: dict[int, edge.EdgeShard]):
+        self.name, self.seed, self.directory = name, seed, directory
         self.params = layout.read_json(directory / "config.json")["params"]
-        self.shard = shard
-        # The engine alone keeps its configuration here. A server's shard has no such file, and without
-        # it the tree holds exactly what a server writes; the next open gets the same from config.json.
-        (self.path / "edge_config.json").unlink(missing_ok=True)
+        self.shards = shards
+        self._remove_edge_config()
 
     @classmethod
     def create(cls, name: str, directory: Path, seed: int) -> "Collection":
         config = layout.read_json(directory / "config.json")
-        made = cls(name, directory, seed, edge.EdgeShard.create(str(directory / "0"), edge_config(config)))
+        local = [path for path in sorted(directory.glob("[0-9]*"))
+                 if layout.read_json(path / "replica_state.json")["is_local"]]
+        made = cls(name, directory, seed,
+                   {int(path.name): edge.EdgeShard.create(str(path), edge_config(config)) for path in local})
         for field, schema in layout.read_json(directory / "payload_index.json")["schema"].items():
-            made.shard.update(edge.UpdateOperation.create_field_index(field, _schema(schema)))
+            for shard in made.shards.values():
+                shard.update(edge.UpdateOperation.create_field_index(field, _schema(schema)))
         return made
 
     @classmethod
     def load(cls, name: str, directory: Path, seed: int) -> "Collection":
         config = layout.read_json(directory / "config.json")
-        return cls(name, directory, seed, edge.EdgeShard.load(str(directory / "0"), edge_config(config)))
+        paths = layout.local_shards(directory)
+        return cls(name, directory, seed,
+                   {id: edge.EdgeShard.load(str(path), edge_config(config)) for id, path in paths.items()})
 
     def count(self) -> int:
-        return self.shard.count(edge.CountRequest(exact=True))
+        return sum(shard.count(edge.CountRequest(exact=True)) for shard in self.shards.values())
 
     def inventory(self) -> dict[int, int]:
         """The revision of every point by ordinal."""
         found = {}
-        for record in scroll(self.shard, with_payload=["ordinal", "revision"]):
-            found[record.payload["ordinal"]] = record.payload["revision"]
+        for id in self.shards:
+            found |= self.shard_inventory(id)
+        return found
+
+    def shard_inventory(self, id: int) -> dict[int, int]:
+        records = scroll(self.shards[id], with_payload=["ordinal", "revision"])
+        return {record.payload["ordinal"]: record.payload["revision"] for record in records}
+
+    def unused(self, count: int) -> list[int]:
+        """Ordinals for new points; replicas of a shard get the same ones, whatever other shards are beside them."""
+        shards, found = self.params["shard_number"], []
+        for id in self.shards:
+            following = itertools.count(max(self.shard_inventory(id), default=0) + 1)
+            own = (ordinal for ordinal in following if points.shard_of(ordinal, shards) == id)
+            found += itertools.islice(own, count // shards)
         return found
 
     def upsert(self, items: list[tuple[int, int]]) -> None:
         """Writes points given as (ordinal, revision)."""
-        for batch in _batches(items):
+        for shard, batch in self._batches(items, lambda item: item[0]):
             made = [points.make(self.seed, self.name, self.params, *item) for item in batch]
-            self.shard.update(edge.UpdateOperation.upsert_points(made))
+            shard.update(edge.UpdateOperation.upsert_points(made))
 
     def replace_vectors(self, items: list[tuple[int, int]]) -> None:
         """Gives points the vectors of a revision and leaves their payload alone."""
-        for batch in _batches(items):
+        for shard, batch in self._batches(items, lambda item: item[0]):
             made = [points.make(self.seed, self.name, self.params, *item) for item in batch]
             replaced = [edge.PointVectors(point.id, point.vector) for point in made]
-            self.shard.update(edge.UpdateOperation.update_vectors(replaced))
+            shard.update(edge.UpdateOperation.update_vectors(replaced))
 
     def set_payload(self, ordinals: list[int], fields: dict) -> None:
-        for batch in _batches(ordinals):
+        for shard, batch in self._batches(ordinals):
             ids = [points.point_id(ordinal) for ordinal in batch]
-            self.shard.update(edge.UpdateOperation.set_payload(ids, fields))
+            shard.update(edge.UpdateOperation.set_payload(ids, fields))
 
     def delete(self, ordinals: list[int]) -> None:
-        for batch in _batches(ordinals):
+        for shard, batch in self._batches(ordinals):
             ids = [points.point_id(ordinal) for ordinal in batch]
-            self.shard.update(edge.UpdateOperation.delete_points(ids))
+            shard.update(edge.UpdateOperation.delete_points(ids))
+
+    def _batches(self, items: list, ordinal=lambda item: item):
+        """(shard, items of it), batch by batch; what belongs to shards of other nodes is left to them."""
+        count = self.params["shard_number"]
+        for start in range(0, len(items), BATCH):
+            batch = items[start:start + BATCH]
+            for id, shard in self.shards.items():
+                own = [item for item in batch if points.shard_of(ordinal(item), count) == id]
+                if own:
+                    yield shard, own
+
+    def optimize(self) -> bool:
+        return any([shard.optimize() for shard in self.shards.values()])
 
     def flush(self) -> None:
-        self.shard.flush()
-        layout.write_progress(self.path)
+        for id, shard in self.shards.items():
+            shard.flush()
+            layout.write_progress(self.directory / str(id))
 
     def close(self) -> None:
-        self.shard.close()
-        (self.path / "edge_config.json").unlink(missing_ok=True)
-        layout.write_progress(self.path)
+        for id, shard in self.shards.items():
+            shard.close()
+            layout.write_progress(self.directory / str(id))
+        self._remove_edge_config()
 
-
-def _batches(items: list):
-    return (items[start:start + BATCH] for start in range(0, len(items), BATCH))
+    def _remove_edge_config(self) -> None:
+        """The engine alone keeps its configuration beside a shard's data. A server's shard has no such file,
+        and without it the tree holds exactly what a server writes; the next open gets the same from config.json.
+        """
+        for id in self.shards:
+            (self.directory / str(id) / "edge_config.json").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -179,12 +218,13 @@ def shares(total: int, collections: list[Collection]):
 
 # --- verbs ------------------------------------------------------------------------------------------
 
-def create(root: Path, count: int, dim: int, seed: int, peer: int) -> dict:
+def create(root: Path, count: int, configs: dict[str, dict], cluster: layout.Cluster, peer: int) -> dict:
+    """Fills the collections that `configs` describes, as one node of the cluster has them."""
     collections = []
-    for name, config in layout.collection_configs(dim, seed).items():
+    for name, config in configs.items():
         directory = root / "collections" / name
-        layout.write_collection(directory, name, config, seed, peer)
-        collections.append(Collection.create(name, directory, seed))
+        layout.write_collection(directory, name, config, cluster, peer)
+        collections.append(Collection.create(name, directory, cluster.seed))
     for collection, share in zip(collections, (count, max(count // 10, 50))):
         _fill(collection, share)
     result = summary(collections)
@@ -199,7 +239,7 @@ def _fill(collection: Collection, count: int) -> None:
     bulk = count + deleted - count // 20
     collection.upsert([(ordinal, 1) for ordinal in range(1, bulk + 1)])
     collection.flush()
-    collection.shard.optimize()
+    collection.optimize()
     collection.upsert([(ordinal, 1) for ordinal in range(bulk + 1, count + deleted + 1)])
     collection.delete(random.Random(collection.seed).sample(range(1, bulk + 1), deleted))
     collection.flush()
@@ -208,8 +248,7 @@ def _fill(collection: Collection, count: int) -> None:
 def grow(root: Path, count: int, seed: int) -> dict:
     with open_collections(root, seed) as collections:
         for collection, share in shares(count, collections):
-            first = max(collection.inventory(), default=0) + 1
-            collection.upsert([(ordinal, 1) for ordinal in range(first, first + share)])
+            collection.upsert([(ordinal, 1) for ordinal in collection.unused(share)])
         return summary(collections)
 
 
@@ -217,9 +256,7 @@ def overwrite(root: Path, count: int, seed: int) -> dict:
     """Changes existing points: half wholly, a quarter their vectors only, a quarter their payload only."""
     with open_collections(root, seed) as collections:
         for collection, share in shares(count, collections):
-            inventory = collection.inventory()
-            chosen = _choose(collection, inventory, share, "overwrite")
-            items = [(ordinal, inventory[ordinal] + 1) for ordinal in chosen]
+            items = [(ordinal, own + 1) for ordinal, own in choose(collection, share, "overwrite")]
             half, quarter = len(items) // 2, len(items) // 4
             collection.upsert(items[:half])
             collection.replace_vectors(items[half:half + quarter])
@@ -233,21 +270,27 @@ def overwrite(root: Path, count: int, seed: int) -> dict:
 def delete(root: Path, count: int, seed: int) -> dict:
     with open_collections(root, seed) as collections:
         for collection, share in shares(count, collections):
-            collection.delete(_choose(collection, collection.inventory(), share, "delete"))
+            collection.delete([ordinal for ordinal, _ in choose(collection, share, "delete")])
         return summary(collections)
 
 
 def optimize(root: Path) -> dict:
     with open_collections(root, seed=0) as collections:
-        changed = {collection.name: collection.shard.optimize() for collection in collections}
+        changed = {collection.name: collection.optimize() for collection in collections}
         return summary(collections) | {"optimized": changed}
 
 
-def _choose(collection: Collection, inventory: dict[int, int], count: int, purpose: str) -> list[int]:
-    """Picks points the same way for the same seed and content, whatever order the engine lists them in."""
-    ordinals = sorted(inventory)
-    rng = random.Random(f"{collection.seed}/{purpose}/{collection.name}/{sum(inventory.values())}")
-    return rng.sample(ordinals, min(count, len(ordinals)))
+def choose(collection: Collection, count: int, purpose: str) -> list[tuple[int, int]]:
+    """Picks (ordinal, revision) the same way for the same seed and content of a shard, so that the same verb
+    changes all replicas alike, whatever order the engine lists points in and whatever other shards are here.
+    """
+    chosen = []
+    for id in collection.shards:
+        inventory = collection.shard_inventory(id)
+        rng = random.Random(f"{collection.seed}/{purpose}/{collection.name}/{sum(inventory.values())}")
+        share = min(count // collection.params["shard_number"], len(inventory))
+        chosen += rng.sample(sorted(inventory.items()), share)
+    return chosen
 
 
 # --- fingerprint --------------------------------------------------------------------------------------
@@ -266,7 +309,8 @@ def fingerprint(root: Path, scratch: Path | None) -> dict:
 
 def _collection_fingerprint(name: str, directory: Path) -> dict:
     config = layout.read_json(directory / "config.json")
-    shards = [edge.EdgeShard.load(str(path), edge_config(config)) for path in layout.shard_directories(directory)]
+    paths = layout.local_shards(directory).values()
+    shards = [edge.EdgeShard.load(str(path), edge_config(config)) for path in paths]
     try:
         records = sorted((str(record.id), points.payload_digest(record), points.vector_digest(record))
                          for shard in shards for record in scroll(shard, with_payload=True, with_vector=True))

@@ -1,13 +1,15 @@
 """Everything in a Qdrant storage directory that is not shard data: what a server writes around it.
 
-The tree is one peer of a running three-node cluster, because that is what a backup meets: foreign
-peer addresses in the raft state, replicas elsewhere, a raft log that the state refers to.
+The tree is one peer of a running cluster, because that is what a backup meets: foreign peer
+addresses in the raft state, replicas elsewhere, a raft log that the state refers to.
 """
 
 import json
 import os
 import random
 import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import FixtureError, raft_log
@@ -26,6 +28,32 @@ SHARD_SCRATCH_FILE = "temp_segments/6f1c2a0e-building/vector_storage/matrix.dat"
 SCRATCH_AT_ROOT = {b"tmp", b".deleted", b"snapshots_temp", b"snapshots_recovery_tmp", b".qdrant_fs_check"}
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Which peers there are and which of them hold which shard; clusters of one seed have the same peers."""
+
+    seed: int
+    nodes: int = 3
+    sharded: bool = False
+
+    @property
+    def peers(self) -> list[int]:
+        return peer_ids(self.seed, self.nodes)
+
+    @property
+    def shards(self) -> int:
+        """How many shards each collection has: one that is everywhere, or as many as there are nodes."""
+        return self.nodes if self.sharded else 1
+
+    @property
+    def replicas(self) -> int:
+        return min(2, self.nodes) if self.sharded else self.nodes
+
+    def holders(self, shard: int) -> list[int]:
+        """The peers with a replica of a shard."""
+        return [self.peers[(shard + offset) % self.nodes] for offset in range(self.replicas)]
+
+
 def is_scratch(path: bytes) -> bool:
     """Whether a path, relative to the storage directory, is one that a backup leaves out."""
     parts = path.split(b"/")
@@ -33,8 +61,12 @@ def is_scratch(path: bytes) -> bool:
     return parts[0] in SCRATCH_AT_ROOT or in_shard or any(p.startswith(b".atomicwrite") for p in parts)
 
 
-def collection_configs(dim: int, seed: int) -> dict[str, dict]:
-    """The two collections, as their `config.json`: between them every kind of vector storage."""
+def collection_configs(dim: int, cluster: Cluster, indexing_kb: tuple[int, int] = (100, 10)) -> dict[str, dict]:
+    """The two collections, as their `config.json`: between them every kind of vector storage.
+
+    `indexing_kb` is above which size of a segment's vectors, in KB, each collection gets graphs.
+    """
+    seed = cluster.seed
     documents = {
         "text": {"size": dim, "distance": "Cosine", "quantization_config": {
             "scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}},
@@ -47,15 +79,14 @@ def collection_configs(dim: int, seed: int) -> dict[str, dict]:
         "patches": {"size": 16, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}},
     }
     return {
-        "documents": _config(documents, {"words": {"index": {"on_disk": True}}}, indexing_kb=100,
-                             identity=_uuid(seed, "documents")),
-        "images": _config(images, None, indexing_kb=10, identity=_uuid(seed, "images")),
+        "documents": _config(documents, {"words": {"index": {"on_disk": True}}}, cluster, indexing_kb[0],
+                             _uuid(seed, "documents")),
+        "images": _config(images, None, cluster, indexing_kb[1], _uuid(seed, "images")),
     }
 
 
-def _config(vectors: dict, sparse: dict | None, indexing_kb: int, identity: str) -> dict:
-    # One shard with a replica on every peer, so that the volumes of all three fit together.
-    params = {"vectors": vectors, "shard_number": 1, "replication_factor": 3,
+def _config(vectors: dict, sparse: dict | None, cluster: Cluster, indexing_kb: int, identity: str) -> dict:
+    params = {"vectors": vectors, "shard_number": cluster.shards, "replication_factor": cluster.replicas,
               "write_consistency_factor": 1, "on_disk_payload": True}
     if sparse:
         params["sparse_vectors"] = sparse
@@ -84,11 +115,11 @@ PAYLOAD_SCHEMA = {
 }
 
 
-def write_node(root: Path, seed: int, peer: int) -> None:
+def write_node(root: Path, cluster: Cluster, peer: int) -> None:
     """Writes the files of the node itself: raft state, raft log, aliases."""
-    peers = peer_ids(seed)
+    peers = cluster.peers
     entries = _raft_entries(peers)
-    _save_json(root / "raft_state.json", {
+    save_json(root / "raft_state.json", {
         "state": {
             "hard_state": {"term": TERM, "vote": peers[0], "commit": len(entries)},
             "conf_state": {"voters": peers, "learners": [], "voters_outgoing": [], "learners_next": [],
@@ -100,37 +131,68 @@ def write_node(root: Path, seed: int, peer: int) -> None:
         "peer_metadata_by_id": {str(id): {"version": SERVER_VERSION} for id in peers},
         "this_peer_id": peers[peer],
     })
-    raft_log.write(root / "collections_meta_wal", entries, seed=_random(seed, "raft", peer).getrandbits(32))
+    seed = _random(cluster.seed, "raft", peer).getrandbits(32)
+    raft_log.write(root / "collections_meta_wal", entries, seed)
+    _write_aliases(root)
+
+
+def write_standalone(root: Path, cluster: Cluster) -> None:
+    """Writes the same for a server with clustering disabled: a raft state that was never used, and no raft log.
+
+    From lib/storage/src/content_manager/consensus/persistent.rs, `init`.
+    """
+    (peer,) = cluster.peers
+    save_json(root / "raft_state.json", {
+        "state": {
+            "hard_state": {"term": 0, "vote": 0, "commit": 0},
+            "conf_state": {"voters": [peer], "learners": [], "voters_outgoing": [], "learners_next": [],
+                           "auto_leave": False}},
+        "latest_snapshot_meta": {"term": 0, "index": 0},
+        "apply_progress_queue": None,
+        "first_voter": peer,
+        "peer_address_by_id": {},
+        "peer_metadata_by_id": {},
+        "this_peer_id": peer,
+    })
+    _write_aliases(root)
+
+
+def _write_aliases(root: Path) -> None:
     (root / "aliases").mkdir()
-    _save_json(root / "aliases" / "data.json", {"docs-live": "documents"})
+    save_json(root / "aliases" / "data.json", {"docs-live": "documents"})
 
 
-def write_collection(directory: Path, name: str, config: dict, seed: int, peer: int) -> None:
-    """Writes the files of a collection and of its one shard; the engine adds `segments` and `wal`."""
-    peers = peer_ids(seed)
-    shard = directory / "0"
-    shard.mkdir(parents=True)
-    _save_json(directory / "config.json", config)
+def write_collection(directory: Path, name: str, config: dict, cluster: Cluster, peer: int) -> None:
+    """Writes the files of a collection and of its shards; the engine adds `segments` and `wal` to local ones."""
+    for shard in range(cluster.shards):
+        (directory / str(shard)).mkdir(parents=True)
+        _write_replica_set(directory / str(shard), cluster.peers[peer], cluster.holders(shard))
+    save_json(directory / "config.json", config)
     (directory / "version.info").write_text("0.4.2")
     # Automatic sharding has no keys. Servers write the old form {} or the new one [], and read both.
-    _save_json(directory / "shard_key_mapping.json", {} if name == "documents" else [])
-    _save_json(directory / "payload_index.json", {"schema": PAYLOAD_SCHEMA[name]})
-    _save_json(shard / "shard_config.json", {"type": "ReplicaSet"})
-    _save_json(shard / "replica_state.json", {
-        "is_local": True, "this_peer_id": peers[peer], "peers": {str(id): "Active" for id in peers}})
-    write_progress(shard)
+    save_json(directory / "shard_key_mapping.json", {} if name == "documents" else [])
+    save_json(directory / "payload_index.json", {"schema": PAYLOAD_SCHEMA[name]})
+
+
+def _write_replica_set(shard: Path, peer: int, holders: list[int]) -> None:
+    """Every node has the directory of every shard (lib/collection/src/shards/replica_set/mod.rs, `build`)."""
+    save_json(shard / "shard_config.json", {"type": "ReplicaSet"})
+    save_json(shard / "replica_state.json", {
+        "is_local": peer in holders, "this_peer_id": peer, "peers": {str(id): "Active" for id in holders}})
+    if peer in holders:
+        write_progress(shard)
 
 
 def write_progress(shard: Path) -> None:
     """Brings the files that a server rewrites at each flush in line with the shard's data."""
     operation = _last_operation(shard)
-    state = read_json(shard / "replica_state.json")
-    peer = state["this_peer_id"]
+    # All writes went through the first holder, so that its clock is the same on every replica.
+    peer = int(next(iter(read_json(shard / "replica_state.json")["peers"])))
     clock = {"peer_id": peer, "clock_id": 0, "current_tick": operation + 1,
              "token": _random(peer, "clock").getrandbits(64)}
-    _save_json(shard / "newest_clocks.json", {"clocks": [clock]})
-    _save_json(shard / "oldest_clocks.json", {"clocks": []})
-    _save_json(shard / "applied_seq.json", {"op_num": operation})
+    save_json(shard / "newest_clocks.json", {"clocks": [clock]})
+    save_json(shard / "oldest_clocks.json", {"clocks": []})
+    save_json(shard / "applied_seq.json", {"op_num": operation})
 
 
 def _last_operation(shard: Path) -> int:
@@ -142,7 +204,8 @@ def _last_operation(shard: Path) -> int:
 def write_scratch(root: Path) -> None:
     """Leaves junk wherever a server keeps what is not worth a backup."""
     files = [root / name for name in SCRATCH_FILES]
-    files += [shard / SHARD_SCRATCH_FILE for shard in root.glob("collections/*/[0-9]*")]
+    files += [shard / SHARD_SCRATCH_FILE for directory in collection_directories(root).values()
+              for shard in local_shards(directory).values()]
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("scratch: must not be in a backup\n")
@@ -152,13 +215,13 @@ def has_scratch(root: Path) -> bool:
     return (root / SCRATCH_FILES[0]).exists()
 
 
-def peer_ids(seed: int) -> list[int]:
+def peer_ids(seed: int, count: int) -> list[int]:
     rng = _random(seed, "peers")
-    return [rng.getrandbits(53) for _ in range(3)]  # below 2^53, as new servers draw them
+    return [rng.getrandbits(53) for _ in range(count)]  # below 2^53, as new servers draw them
 
 
 def _raft_entries(peers: list[int]) -> list[bytes]:
-    """A cluster's first log: the founder's election, then two peers join, then versions are told."""
+    """A cluster's first log: the founder's election, then the other peers join, then versions are told."""
     steps = [(raft_log.CONF_CHANGE_V2, 1, raft_log.conf_change(raft_log.ADD_NODE, peers[0]), PEER_URI.format(0)),
              (raft_log.NORMAL, 1, b"", "")]
     for number, peer in enumerate(peers[1:], start=1):
@@ -177,19 +240,28 @@ def collection_directories(root: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("collections/*/config.json"))}
 
 
-def shard_directories(collection: Path) -> list[Path]:
-    return sorted((path for path in collection.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+def local_shards(collection: Path) -> dict[int, Path]:
+    """The shards of which this node has the data; of others it has a directory without segments."""
+    paths = [path for path in collection.iterdir() if path.name.isdigit() and (path / "segments").is_dir()]
+    return {int(path.name): path for path in sorted(paths, key=lambda path: int(path.name))}
 
 
 def read_json(path: Path):
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise FixtureError(f"{path} is no JSON: {error}") from None
 
 
-def _save_json(path: Path, value) -> None:
+def save_json(path: Path, value) -> None:
     """Saves as the server does, atomically and compactly, so that a live copy sees old or new."""
     temporary = path.with_name(f".atomicwrite-{path.name}")
     temporary.write_text(json.dumps(value, separators=(",", ":")))
     os.replace(temporary, path)
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def _random(*key) -> random.Random:

@@ -73,7 +73,7 @@ def run(root: Path, seconds: float, seed: int, batch: int, flush_every: int, opt
                 _say({"batch": number, "operation": "flush"})
             if optimize_every and number % optimize_every == 0:
                 for collection in collections:
-                    collection.shard.optimize()
+                    collection.optimize()
                 _say({"batch": number, "operation": "optimize"})
     _say({"batch": number, "operation": "stop", "reason": "signal" if stopped else "time"})
 

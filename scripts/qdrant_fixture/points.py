@@ -5,6 +5,7 @@ import json
 import random
 import struct
 import uuid
+import zlib
 
 from qdrant_edge import Point, SparseVector
 
@@ -20,6 +21,10 @@ def point_id(ordinal: int):
     if ordinal % 8 == 3:
         return str(uuid.UUID(int=random.Random(ordinal).getrandbits(128), version=4))
     return ordinal + 2**63 if ordinal % 512 == 500 else ordinal
+
+
+def shard_of(ordinal: int, shards: int) -> int:
+    return zlib.crc32(str(point_id(ordinal)).encode()) % shards
 
 
 def make(seed: int, collection: str, params: dict, ordinal: int, revision: int) -> Point:

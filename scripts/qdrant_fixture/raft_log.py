@@ -1,4 +1,5 @@
-"""Writes a raft log in the format of Qdrant's `wal` crate, for `collections_meta_wal/`.
+"""Writes and changes logs in the format of Qdrant's `wal` crate: raft's in `collections_meta_wal/`, a shard's
+in `wal/`.
 
 A segment is the header `"wal" 00 seed` and entries `u64 length | data | padding | u32 crc`, all
 little endian, in a file preallocated to its full capacity. Each CRC starts from the one before it,
@@ -21,6 +22,40 @@ def write(directory: Path, entries: list[bytes], seed: int) -> None:
             file.write(_segment(seed, content))
             file.truncate(CAPACITY)
         seed = (seed * 2654435761 + 1) & 0xFFFFFFFF
+
+
+def read(segment: Path) -> tuple[int, list[bytes]]:
+    """The seed and the entries of a segment; it ends where the chain of checksums breaks."""
+    content = segment.read_bytes()
+    crc, = (seed,) = struct.unpack_from("<I", content, 4)
+    entries, start = [], 8
+    while start + 12 <= len(content):
+        length, = struct.unpack_from("<Q", content, start)
+        end = start + 8 + length + ((4 - length) & 7)
+        if end + 4 > len(content):
+            break
+        crc = chained_crc(crc, content[start:end])
+        if crc != struct.unpack_from("<I", content, end)[0]:
+            break
+        entries.append(content[start + 8:start + 8 + length])
+        start = end + 4
+    return seed, entries
+
+
+def rewrite(segment: Path, entries: list[bytes]) -> None:
+    """Replaces the entries of a segment; its length and seed stay."""
+    size = segment.stat().st_size
+    seed, = struct.unpack_from("<I", segment.read_bytes(), 4)
+    with open(segment, "r+b") as file:
+        file.truncate(0)
+        file.write(_segment(seed, entries))
+        file.truncate(size)
+
+
+def position(segment: Path, number: int) -> int:
+    """Where the data of an entry starts in its segment."""
+    _, entries = read(segment)
+    return 8 + sum(12 + len(data) + ((4 - len(data)) & 7) for data in entries[:number]) + 8
 
 
 def _segment(seed: int, entries: list[bytes]) -> bytes:

@@ -18,10 +18,14 @@ public struct SnapshotRecord: Codable, Sendable {
     public var consistency: Consistency
     public var tags: [String]
     public var set: String?
+    /// The cluster that the node belongs to, as the operator calls it.
+    public var cluster: String?
     public var agent: String
     public var complete: Bool
     public var problems: [String]
     public var statistics: [String: Int64]
+    /// Nil where it is no Qdrant volume, and of agents that did not look.
+    public var inspection: InspectionSummary?
 
     public init(
         sequence: UInt64, node: String, volume: String, kind: Kind, lineage: String, parent: String?,
@@ -44,6 +48,48 @@ public struct SnapshotRecord: Codable, Sendable {
         self.complete = complete
         self.problems = problems
         self.statistics = statistics
+    }
+}
+
+/// What was seen in the volume when it was backed up: whether Qdrant would start on it.
+public struct InspectionSummary: Codable, Sendable {
+    public struct Finding: Codable, Sendable {
+        public var code: String
+        public var severity: String
+        public var path: String
+
+        public init(code: String, severity: String, path: String) {
+            self.code = code
+            self.severity = severity
+            self.path = path
+        }
+    }
+
+    public var starts: Bool
+    /// An estimate.
+    public var points: UInt64
+    public var collections: Int
+    /// Of the server, as far as the volume tells.
+    public var version: String?
+    public var peer: UInt64?
+    /// All peers of its cluster, as it knew them.
+    public var peers: [UInt64]?
+    public var findings: [Finding]
+
+    /// Findings that are kept: the rest is found again by looking again.
+    public static let mostFindings = 100
+
+    public init(
+        starts: Bool, points: UInt64, collections: Int, version: String?, peer: UInt64?, peers: [UInt64],
+        findings: [Finding]
+    ) {
+        self.starts = starts
+        self.points = points
+        self.collections = collections
+        self.version = version
+        self.peer = peer
+        self.peers = peers
+        self.findings = findings
     }
 }
 

@@ -58,6 +58,15 @@ struct BackupCommand: AsyncParsableCommand {
     @Option(help: "Name of the backup set that the snapshot belongs to.")
     var set: String?
 
+    @Option(help: "Name of the cluster that the node belongs to.")
+    var cluster: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Period of the cluster's schedule, for example 1h: the set is named by cluster and scheduled moment.",
+            valueName: "duration"))
+    var setEvery: String?
+
     @Option(help: "Whether the backup gets only the processor time that the database leaves over.")
     var priority = Priority.background
 
@@ -100,6 +109,9 @@ struct BackupCommand: AsyncParsableCommand {
         let dry_run: Bool
         let problems: [String]
         let warnings: [String]
+        /// Whether Qdrant would start on it; null where it is none of its volumes.
+        let starts: Nullable<Bool>
+        let points: Nullable<UInt64>
 
         init(_ report: BackupReport, dryRun: Bool) {
             snapshot_id = Nullable(report.snapshot.map { "\($0.id)" })
@@ -123,6 +135,8 @@ struct BackupCommand: AsyncParsableCommand {
             dry_run = dryRun
             problems = report.problems
             warnings = report.warnings
+            starts = Nullable(report.inspection?.starts)
+            points = Nullable(report.inspection?.points)
         }
     }
 
@@ -137,6 +151,21 @@ struct BackupCommand: AsyncParsableCommand {
         if watch, dry.dryRun { throw ValidationError("--watch and --dry-run do not go together.") }
         if watch, rescan { throw ValidationError("--watch and --rescan do not go together: it would read everything each time.") }
         _ = try interval()
+        if setEvery != nil, cluster == nil || set != nil {
+            throw ValidationError("--set-every names the set by --cluster: give that, and no --set.")
+        }
+        _ = try setName()
+    }
+
+    /// The scheduled moment nearest to now: nodes that begin a little apart,
+    /// before or after it, name the same one.
+    private func setName() throws -> String? {
+        guard let setEvery, let cluster else { return nil }
+        guard let period = parseDuration(setEvery), (60...31 * 86_400).contains(period) else {
+            throw ValidationError("'\(setEvery)' is no period for --set-every: give 1m to 31d, for example 1h.")
+        }
+        let now = Double(Ambient.system.now()) / 1e9
+        return "\(cluster)@\(formatTime(Int64((now / period).rounded() * period) * 1_000_000_000))"
     }
 
     /// Seconds between two starts of --watch.
@@ -165,7 +194,8 @@ struct BackupCommand: AsyncParsableCommand {
     private func backupOptions(_ session: Session) throws -> BackupOptions {
         var options = BackupOptions(path: absolute(path), node: node ?? Session.hostName, agent: BGBackup.agent)
         options.tags = watch && !tags.contains("watch") ? tags + ["watch"] : tags
-        options.set = set
+        options.set = try set ?? setName()
+        options.cluster = cluster
         options.rescan = rescan
         options.capture = CaptureMethod(rawValue: capture.rawValue)
         options.maxFreeze = maxFreeze

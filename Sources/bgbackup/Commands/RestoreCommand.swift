@@ -3,6 +3,7 @@ import BackupBase
 import BackupEngine
 import BackupRepository
 import Glibc
+import QdrantStorage
 
 struct RestoreCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -19,6 +20,11 @@ struct RestoreCommand: AsyncParsableCommand {
             is not touched. One that was cut off goes on with --refresh or --resume. --dry-run lists what would be written.
 
             A snapshot of a device or image goes onto a device or image file of at least its size.
+
+            The node's raft state is made harmless: its id stays, all addresses of the cluster it came from are taken \
+            out, so that a start calls none of them. --seed gives it the address it will have; --keep-identity leaves \
+            everything as it was, for a machine that takes the very place of the one that is gone. The original stays in \
+            the snapshot ('bgbackup dump SNAPSHOT raft_state.json').
             """)
 
     @OptionGroup var global: GlobalOptions
@@ -34,10 +40,26 @@ struct RestoreCommand: AsyncParsableCommand {
     @Flag(help: "Overwrite a device or image that holds data.") var force = false
     @Option(help: ArgumentHelp("Owner of everything, instead of the stored numbers.", valueName: "user:group")) var owner: String?
 
+    @Option(help: ArgumentHelp("Address of the node in its new cluster, as qdrant --uri takes it.", valueName: "uri")) var seed:
+        String?
+    @Flag(help: "With --seed: the new cluster begins with this node.") var firstPeer = false
+    @Flag(help: "Leave the raft state as it was: the node takes the place of the one that is gone.") var keepIdentity = false
+
+    func validate() throws {
+        if let seed, !SeedPlan.isAddress(seed) {
+            throw ValidationError(
+                "'\(printable(seed.utf8))' is no address of a node: give http://HOST:6335, as qdrant --uri takes it.")
+        }
+        if seed != nil, keepIdentity { throw ValidationError("--seed and --keep-identity do not go together.") }
+        if firstPeer, seed == nil { throw ValidationError("--first-peer belongs to --seed.") }
+    }
+
     struct Summary: Encodable {
         let message_type = "summary"
         let schema = 1
         let snapshot_id: String
+        let peer: Nullable<UInt64>
+        let addresses_removed: Int
         let files: Int
         let directories: Int
         let bytes_total: Int64
@@ -67,6 +89,7 @@ struct RestoreCommand: AsyncParsableCommand {
         options.force = force
         options.dryRun = dry.dryRun
         options.owner = try owner.map { try Self.parseOwner($0) }
+        options.identity = keepIdentity ? .kept : seed.map { .seeded(uri: $0, isFirst: firstPeer) } ?? .alone
         let board = ProgressBoard()
         let line = ProgressLine(board, global)
         defer { line.stop() }
@@ -88,7 +111,8 @@ struct RestoreCommand: AsyncParsableCommand {
         if global.json {
             return try Output.document(
                 Summary(
-                    snapshot_id: "\(report.snapshot)", files: report.files, directories: report.directories,
+                    snapshot_id: "\(report.snapshot)", peer: Nullable(report.identity?.peer),
+                    addresses_removed: report.identity?.removed ?? 0, files: report.files, directories: report.directories,
                     bytes_total: report.bytesTotal, bytes_written: report.bytesWritten, bytes_kept: report.bytesKept,
                     bytes_fetched: report.bytesFetched, bytes_unchanged: report.bytesUnchanged,
                     bytes_per_second: report.bytesPerSecond, refreshed_from: Nullable(report.refreshedFrom.map { "\($0)" }),
@@ -109,6 +133,11 @@ struct RestoreCommand: AsyncParsableCommand {
         Output.line(
             (unchanged == nil ? "every block verified; " : "every block that was fetched is verified; ") + written
                 + (unchanged ?? ""))
+        if let identity = report.identity, identity.removed > 0 {
+            Output.line(
+                "peer \(identity.peer) no longer knows the \(identity.removed) addresses of its old cluster\(seed.map { "; its own is \($0)" } ?? "")"
+            )
+        }
         if let slowest = report.stages.slowest {
             let seconds = report.stages.seconds[slowest] ?? 0
             Output.line(
@@ -133,7 +162,7 @@ struct RestoreCommand: AsyncParsableCommand {
                 + "\(report.removed.count) names to remove, \(differing) of \(formatBytes(report.bytesTotal)) differ")
     }
 
-    private static func parseOwner(_ text: String) throws -> (user: UInt32, group: UInt32) {
+    static func parseOwner(_ text: String) throws -> (user: UInt32, group: UInt32) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard parts.count == 2,
             let user = UInt32(parts[0]) ?? getpwnam(parts[0])?.pointee.pw_uid,

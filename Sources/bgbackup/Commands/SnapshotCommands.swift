@@ -23,6 +23,8 @@ struct SnapshotsCommand: AsyncParsableCommand {
     @Option(help: "Only those of this node.") var node: String?
     @Option(name: .customLong("tag"), help: ArgumentHelp("Only those with this tag.", valueName: "tag")) var tag: String?
     @Option(help: "Only those of this backup set.") var set: String?
+    @Flag(help: "List backup sets: whether each has all nodes of its cluster, and how far apart they were captured.")
+    var sets = false
 
     mutating func run() async throws {
         let repository = try await Session(options: global).open()
@@ -41,14 +43,16 @@ struct SnapshotsCommand: AsyncParsableCommand {
                 damaged.append(error)
             }
         }
-        if global.json {
+        if sets {
+            try BackupSet.show(BackupSet.group(snapshots), global)
+        } else if global.json {
             try Output.document(snapshots.map { SnapshotDocument(snapshot: $0) })
         } else if snapshots.isEmpty {
             if !global.quiet { Output.line("no snapshots") }
         } else {
             Output.table(
-                ["ID", "TIME (UTC)", "NODE", "CONSISTENCY", "SIZE", "READ", "TAGS", "VOLUME"],
-                snapshots.map { row($0) }, right: [4, 5])
+                ["ID", "TIME (UTC)", "NODE", "CONSISTENCY", "STARTS", "SIZE", "READ", "TAGS", "VOLUME"],
+                snapshots.map { row($0) }, right: [5, 6])
         }
         for error in damaged { Output.report(error) }
         if !damaged.isEmpty { throw ExitCode(BackupError.Code.damaged.exitStatus) }
@@ -59,7 +63,8 @@ struct SnapshotsCommand: AsyncParsableCommand {
         let consistency = record.consistency.rawValue + (record.complete ? "" : ", incomplete")
         return [
             String("\(snapshot.id)".prefix(8)), shortTime(record.started), record.node, consistency,
-            formatBytes(record.statistics["bytes_total"] ?? 0), formatBytes(record.statistics["bytes_read"] ?? 0),
+            record.inspection.map { $0.starts ? "yes" : "no" } ?? "-", formatBytes(record.statistics["bytes_total"] ?? 0),
+            formatBytes(record.statistics["bytes_read"] ?? 0),
             record.tags.joined(separator: ","), record.volume,
         ]
     }
@@ -80,8 +85,17 @@ struct ShowCommand: AsyncParsableCommand {
             ["node", record.node], ["started", record.started], ["finished", record.finished],
             ["capture", "\(record.capture) (\(record.consistency.rawValue))"],
             ["complete", record.complete ? "yes" : "no"], ["parent", record.parent ?? "-"],
-            ["tags", record.tags.joined(separator: ", ")], ["set", record.set ?? "-"], ["agent", record.agent],
+            ["tags", record.tags.joined(separator: ", ")], ["set", record.set ?? "-"], ["cluster", record.cluster ?? "-"],
+            ["agent", record.agent],
         ]
+        if let seen = record.inspection {
+            rows.append(["qdrant", seen.version ?? "of an unknown version"])
+            rows.append(["holds", "about \(seen.points) points in \(seen.collections) collections"])
+            rows.append(["starts", seen.starts ? "yes" : "no; see 'bgbackup inspect \("\(found.id)".prefix(8))'"])
+            for finding in seen.findings {
+                rows.append(["finding", "\(finding.severity) \(finding.code) \(printable(finding.path.utf8))"])
+            }
+        }
         for (name, value) in record.statistics.sorted(by: { $0.key < $1.key }) {
             rows.append([name.replacing("_", with: " "), name.hasPrefix("bytes") ? formatBytes(value) : "\(value)"])
         }

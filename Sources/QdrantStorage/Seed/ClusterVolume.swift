@@ -1,0 +1,30 @@
+/// One node's part of a cluster that is to be seeded from: a snapshot, and what was seen in it.
+public struct ClusterVolume: Sendable {
+    /// The blue node's name.
+    public let node: String
+    public let snapshot: String
+    /// When it was captured: seconds since 1970.
+    public let moment: Double
+    public let isAtomic: Bool
+    public let inspection: VolumeInspection
+
+    public init(node: String, snapshot: String, moment: Double, isAtomic: Bool, inspection: VolumeInspection) {
+        self.node = node
+        self.snapshot = snapshot
+        self.moment = moment
+        self.isAtomic = isAtomic
+        self.inspection = inspection
+    }
+
+    var peer: UInt64? { inspection.raft?.peer }
+    var version: ServerVersion? { inspection.version.told ?? inspection.version.atLeast }
+
+    func collection(_ name: String) -> VolumeInspection.Collection? {
+        inspection.collections.first { $0.name == name }
+    }
+
+    /// The node's own replica of a shard; nil where it has no data of it.
+    func replica(_ collection: String, _ shard: UInt64) -> VolumeInspection.Shard? {
+        self.collection(collection)?.shards.first { $0.id == shard && $0.isLocal }
+    }
+}
