@@ -50,6 +50,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
         case immutable
         case captureFailed = "capture-failed"
         case targetNotEmpty = "target-not-empty"
+        case targetChanged = "target-changed"
         case drillFailed = "drill-failed"
         case damaged
         case interrupted
@@ -63,7 +64,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .wrongPassword, .noPassword, .writeOnlyKey: 12
             case .immutable: 13
             case .captureFailed: 14
-            case .targetNotEmpty: 15
+            case .targetNotEmpty, .targetChanged: 15
             case .drillFailed: 16
             case .damaged: 17
             case .usage: 64
@@ -100,6 +101,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .immutable: "The object is locked against change."
             case .captureFailed: "The volume could not be captured at one moment."
             case .targetNotEmpty: "The restore target holds something already."
+            case .targetChanged: "The restore target to refresh is not as the restore before left it."
             case .drillFailed: "A drill or validation failed."
             case .damaged: "An object of the repository is missing, altered or not what it claims to be."
             case .interrupted: "A signal ended the run."

@@ -16,7 +16,15 @@ struct DeviceRestore {
     private static let head: Int64 = 1 << 20
 
     func run(_ snapshot: Snapshot, _ report: inout RestoreReport) async throws {
+        var clock = monotonicSeconds()
+        // Each counts what passed since the last.
+        func lap() -> Double {
+            let before = clock
+            clock = monotonicSeconds()
+            return clock - before
+        }
         let plan = try await RestorePlan.make(repository, snapshot, include: nil)
+        report.stages.add(.plan, lap())
         guard let file = plan.files.first, plan.files.count == 1 else {
             throw BackupError(.damaged, "the device snapshot \(snapshot.id) does not hold one device")
         }
@@ -29,7 +37,9 @@ struct DeviceRestore {
         do {
             let target = try open(size: file.size)
             guard !options.dryRun, let target else { return }
-            try clear(target, file, &report)
+            try clear(target, file)
+            report.stages.add(.write, lap())
+            var busy = BusyTimes()
             let writer = FrameWriter(
                 repository: repository, plan: plan, outputs: OutputFiles(target), compare: options.resume, board: board,
                 heldBack: Self.head)
@@ -41,10 +51,13 @@ struct DeviceRestore {
                 report.bytesWritten += outcome.written
                 report.bytesKept += outcome.kept
                 report.bytesFetched += outcome.fetched
+                busy += outcome.busy
             }
+            report.stages.add(lap(), dividedAs: busy)
             try target.synchronize()
             report.bytesWritten += try writer.writeHeldBack()
             try target.synchronize()
+            report.stages.add(.sync, lap())
         } catch let error as TargetError {
             throw RestoreRun.failed(error)
         }
@@ -95,7 +108,7 @@ struct DeviceRestore {
     }
 
     /// Makes zero what the snapshot says is zero, and the head.
-    private func clear(_ target: TargetFile, _ file: RestorePlan.File, _ report: inout RestoreReport) throws {
+    private func clear(_ target: TargetFile, _ file: RestorePlan.File) throws {
         try makeZero(0..<min(Self.head, target.size), target)
         var end: Int64 = 0
         for range in file.dataRanges {

@@ -52,6 +52,7 @@ final class FrameWriter: Sendable {
         var written: Int64 = 0
         var kept: Int64 = 0
         var fetched: Int64 = 0
+        var busy = BusyTimes()
     }
 
     private let repository: Repository
@@ -83,8 +84,16 @@ final class FrameWriter: Sendable {
         let pack = try await reader.pack(read.pack)
         var outcome = Outcome()
         var pending = read.runs[...]
+        var clock = monotonicSeconds()
+        // Each counts what passed since the last.
+        func lap() -> Double {
+            let before = clock
+            clock = monotonicSeconds()
+            return clock - before
+        }
         do {
             let bytes = try await reader.read(read.frames, of: pack)
+            outcome.busy.fetch += lap()
             outcome.fetched = Int64(bytes.count)
             for number in read.frames {
                 let runs = pending.prefix { pack.holds($0.first, in: number) }
@@ -100,7 +109,9 @@ final class FrameWriter: Sendable {
                         try reader.verify(ordinal, ranges[ordinal - frame.blocks.lowerBound], of: frame)
                     }
                     verified = max(verified, run.first + run.count)
+                    outcome.busy.verify += lap()
                     try write(run, frame, ranges, &outcome)
+                    outcome.busy.write += lap()
                 }
             }
         } catch var error as BackupError where error.code == .damaged {

@@ -16,6 +16,17 @@ public enum RestoreMarker {
         var repository: String
         /// Digest of what was asked for, so that reads are counted alike.
         var plan: String
+        /// How reads are put in order; marks of another order count for nothing.
+        var order: Int? = Self.currentOrder
+        /// Of a refresh, the snapshot that the target held.
+        var refreshes: String?
+
+        static let currentOrder = 2
+    }
+
+    /// Whether a path of the target is the marker, or the marker being written.
+    static func isOwn(_ path: [UInt8]) -> Bool {
+        path == Array(name.utf8) || path == Array((name + ".new").utf8)
     }
 
     /// Line 1 of the marker.

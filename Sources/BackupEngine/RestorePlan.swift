@@ -2,6 +2,7 @@ import BackupBase
 import BackupRepository
 import Glibc
 import ObjectStorage
+import QdrantStorage
 
 /// What a restore will do: names to make, and reads of packs with the places
 /// their blocks go to.
@@ -12,9 +13,9 @@ public struct RestorePlan: Sendable {
         let size: Int64
         let blockSize: Int
         /// Where data is, in bytes; outside are holes.
-        var dataRanges: [Range<Int64>]
+        let dataRanges: [Range<Int64>]
         /// Runs of all-zero blocks that lie in data ranges: allocated zeros.
-        var zeroRanges: [Range<Int64>]
+        let zeroRanges: [Range<Int64>]
     }
 
     /// Blocks of a pack that stand one behind the other in a file.
@@ -32,13 +33,32 @@ public struct RestorePlan: Sendable {
         let runs: [Run]
     }
 
+    /// Runs by the pack that has them, and the packs in the order of first use.
+    struct Runs {
+        private(set) var byPack: [ObjectID: [Run]] = [:]
+        private(set) var order: [ObjectID] = []
+        /// Blocks.
+        private(set) var count = 0
+
+        mutating func append(_ run: Run, of pack: ObjectID) {
+            if byPack[pack] == nil { order.append(pack) }
+            byPack[pack, default: []].append(run)
+            count += run.count
+        }
+    }
+
     let snapshot: Snapshot
-    private(set) var directories: [(path: [UInt8], metadata: Entry.Metadata)] = []
-    private(set) var symlinks: [(path: [UInt8], metadata: Entry.Metadata, target: [UInt8])] = []
-    private(set) var hardLinks: [(path: [UInt8], target: [UInt8])] = []
+    var directories: [(path: [UInt8], metadata: Entry.Metadata)] = []
+    var symlinks: [(path: [UInt8], metadata: Entry.Metadata, target: [UInt8])] = []
+    var hardLinks: [(path: [UInt8], target: [UInt8])] = []
     private(set) var files: [File] = []
     private(set) var reads: [Read] = []
     private(set) var bytesTotal: Int64 = 0
+
+    /// All names that it makes.
+    var names: Set<[UInt8]> {
+        Set(directories.map(\.path) + files.map(\.path) + symlinks.map(\.path) + hardLinks.map(\.path))
+    }
 
     public var fileCount: Int { files.count }
     public var totalBytes: Int64 { bytesTotal }
@@ -53,8 +73,7 @@ public struct RestorePlan: Sendable {
         _ repository: Repository, _ snapshot: Snapshot, include: (([UInt8]) -> Bool)?
     ) async throws -> RestorePlan {
         var plan = RestorePlan(snapshot: snapshot)
-        var runs: [ObjectID: [Run]] = [:]
-        var order: [ObjectID] = []
+        var runs = Runs()
         var contents: [[UInt8]: (Entry.Metadata, Content)] = [:]
         // Where the file behind a name is restored, when only parts are.
         var place: [[UInt8]: [UInt8]] = [:]
@@ -70,7 +89,7 @@ public struct RestorePlan: Sendable {
                 if include != nil { contents[entry.path] = (metadata, content) }
                 guard wanted else { return }
                 place[entry.path] = entry.path
-                try await plan.add(entry.path, metadata, content, repository, &runs, &order)
+                try await plan.add(entry.path, metadata, content, repository, &runs)
             case .hardLink(let target):
                 guard wanted else { return }
                 if let file = place[target] {
@@ -78,25 +97,16 @@ public struct RestorePlan: Sendable {
                 } else if let (metadata, content) = contents[target] {
                     // The file it is a name of is not wanted itself: this becomes the file.
                     place[target] = entry.path
-                    try await plan.add(entry.path, metadata, content, repository, &runs, &order)
+                    try await plan.add(entry.path, metadata, content, repository, &runs)
                 }
             }
         }
         if include != nil { plan.dropEmptyDirectories(include!) }
-        let planned = runs.values.reduce(0) { $0 + $1.reduce(0) { $0 + $1.count } }
-        for pack in order {
-            let opened = try await repository.reader.pack(pack)
-            plan.reads += reads(of: opened, runs[pack]!, limit: repository.store.readSize)
-        }
-        // A block that no read brings would stay a hole: never trust the planning.
-        guard plan.blockCount == planned else {
-            throw BackupError(
-                .failed, "the restore plan covers \(plan.blockCount) of \(planned) blocks: this is a defect of bgbackup")
-        }
+        try await plan.planReads(runs, repository)
         return plan
     }
 
-    private init(snapshot: Snapshot) { self.snapshot = snapshot }
+    init(snapshot: Snapshot) { self.snapshot = snapshot }
 
     private mutating func dropEmptyDirectories(_ include: ([UInt8]) -> Bool) {
         var needed: Set<[UInt8]> = [[]]
@@ -112,43 +122,72 @@ public struct RestorePlan: Sendable {
 
     // MARK: - Files
 
-    private mutating func add(
-        _ path: [UInt8], _ metadata: Entry.Metadata, _ content: Content, _ repository: Repository,
-        _ runs: inout [ObjectID: [Run]], _ order: inout [ObjectID]
-    ) async throws {
-        var file = File(
-            path: path, metadata: metadata, size: content.size, blockSize: content.blockSize, dataRanges: [],
-            zeroRanges: [])
-        var digest = FileDigest(content, repository)
+    /// Adds a file, or of a file that is there what differs.
+    /// - Parameter old: what the file of that name is so far
+    @discardableResult
+    mutating func add(
+        _ path: [UInt8], _ metadata: Entry.Metadata, _ content: Content, _ repository: Repository, _ runs: inout Runs,
+        replacing old: FileLayout? = nil
+    ) async throws -> FileChange {
         do {
-            try await repository.forEachPart(of: content) { part, firstBlock in
-                let start = Int64(firstBlock) * Int64(content.blockSize)
-                for range in part.dataRanges {
-                    file.dataRanges.append(range.lowerBound + start..<range.upperBound + start)
-                }
-                var block = firstBlock
-                for run in part.extents.runs {
-                    switch run {
-                    case .zero(let count):
-                        digest.addZero(count)
-                        file.addZero(block, count)
-                    case .stored(let pack, let first, let count):
-                        try digest.add(try await repository.reader.pack(pack), first: first, count: count, at: block)
-                        if runs[pack] == nil { order.append(pack) }
-                        runs[pack, default: []].append(Run(first: first, count: count, file: files.count, block: block))
-                    }
-                    block += run.count
-                }
+            let layout = try await FileLayout.read(content, repository, verified: true)
+            let change = FileChange(from: old, to: layout)
+            for piece in change.stored {
+                runs.append(
+                    Run(first: piece.first, count: piece.count, file: files.count, block: piece.block), of: piece.pack)
             }
-            try digest.check()
+            files.append(
+                File(
+                    path: path, metadata: metadata, size: content.size, blockSize: content.blockSize,
+                    dataRanges: layout.dataRanges, zeroRanges: change.zeroRanges))
+            bytesTotal += content.size
+            return change
         } catch var error as BackupError where error.code == .damaged {
             error.message += ", which concerns \(printable(path)) of snapshot \(snapshot.id)"
             throw error
         }
-        file.mergeRanges()
-        bytesTotal += content.size
-        files.append(file)
     }
+
+    /// Adds a file of which only the metadata is to be set.
+    mutating func addKept(_ path: [UInt8], _ metadata: Entry.Metadata, _ content: Content) {
+        files.append(
+            File(
+                path: path, metadata: metadata, size: content.size, blockSize: content.blockSize, dataRanges: [],
+                zeroRanges: []))
+        bytesTotal += content.size
+    }
+
+    /// Adds the reads that bring all runs.
+    mutating func planReads(_ runs: Runs, _ repository: Repository) async throws {
+        for pack in runs.order {
+            let opened = try await repository.reader.pack(pack)
+            reads += Self.reads(of: opened, runs.byPack[pack]!, limit: repository.store.readSize)
+        }
+        // A block that no read brings would stay a hole: never trust the planning.
+        guard blockCount == runs.count else {
+            throw BackupError(
+                .failed, "the restore plan covers \(blockCount) of \(runs.count) blocks: this is a defect of bgbackup")
+        }
+        putFirst()
+    }
+
+    /// What a start reads first comes first, as far as reads of a pack allow:
+    /// small files, the log, files changed in place, files written once. The
+    /// order of packs stays within each, and no read is made twice.
+    private mutating func putFirst() {
+        let ranks = files.map { file in
+            switch FileClass.of(file.path).lifetime {
+            case .log: 1
+            case .mutable: file.size <= Self.smallFile ? 0 : 2
+            case .writtenOnce: 3
+            }
+        }
+        let ranked = reads.map { read in (rank: read.runs.reduce(3) { min($0, ranks[$1.file]) }, read: read) }
+        reads = (0...3).flatMap { rank in ranked.filter { $0.rank == rank }.map(\.read) }
+    }
+
+    /// Bytes: raft state, configurations, segment and replica states, aliases are below.
+    private static let smallFile: Int64 = 128 << 10
 
     // MARK: - Reads
 
@@ -194,33 +233,6 @@ public struct RestorePlan: Sendable {
 }
 
 extension RestorePlan.File {
-    fileprivate mutating func addZero(_ block: Int, _ count: Int) {
-        let start = Int64(block) * Int64(blockSize)
-        zeroRanges.append(start..<min(start + Int64(count) * Int64(blockSize), size))
-    }
-
-    /// Keeps of the zero ranges what is allocated, i.e. lies in a data range.
-    fileprivate mutating func mergeRanges() {
-        var merged: [Range<Int64>] = []
-        for range in dataRanges {
-            if let last = merged.last, last.upperBound == range.lowerBound {
-                merged[merged.count - 1] = last.lowerBound..<range.upperBound
-            } else {
-                merged.append(range)
-            }
-        }
-        dataRanges = merged
-        zeroRanges = zeroRanges.flatMap { intersections($0) }
-    }
-
     /// The parts of a range that lie in data ranges.
-    func intersections(_ range: Range<Int64>) -> [Range<Int64>] {
-        var low = dataRanges.partitioningIndex { $0.upperBound > range.lowerBound }
-        var parts: [Range<Int64>] = []
-        while low < dataRanges.count, dataRanges[low].lowerBound < range.upperBound {
-            parts.append(dataRanges[low].clamped(to: range))
-            low += 1
-        }
-        return parts
-    }
+    func intersections(_ range: Range<Int64>) -> [Range<Int64>] { dataRanges.parts(in: range) }
 }

@@ -9,6 +9,10 @@ public struct RestoreOptions: Sendable {
     /// Paths, relative to the volume's root, of which only what is below is restored.
     public var include: [[UInt8]] = []
     public var resume = false
+    /// Bring a target that holds another snapshot to this one.
+    public var refresh = false
+    /// Where the node keeps its notes of targets; nil keeps none.
+    public var stateDirectory: String?
     public var force = false
     public var dryRun = false
     /// Owner and group for everything, instead of the stored numbers.
@@ -27,7 +31,17 @@ public struct RestoreReport: Sendable {
     /// Bytes that a resumed restore found in place.
     public var bytesKept: Int64 = 0
     public var bytesFetched: Int64 = 0
+    /// Bytes of files that a refresh had neither to read nor to write.
+    public var bytesUnchanged: Int64 = 0
+    /// The snapshot that a refresh began with.
+    public var refreshedFrom: ObjectID?
+    /// Of a refresh: files whose content is written, and names that go.
+    public var changedFiles: [[UInt8]] = []
+    public var removed: [[UInt8]] = []
     public var duration = 0.0
+    public var stages = RestoreStages()
+    /// Bytes that came to be in their place, in each second.
+    public var bytesPerSecond: Int64 { Int64(Double(bytesWritten + bytesKept) / max(duration, 0.001)) }
     /// Nil where the volume has no raft state, or it was kept.
     public var identity: RestoreRun.Identity?
     /// Metadata that could not be set. Not empty: exit 3.
@@ -37,9 +51,9 @@ public struct RestoreReport: Sendable {
 /// One restore onto an empty directory: plan by pack → get → open → verify →
 /// write → metadata → durable → marker away.
 public final class RestoreRun {
-    private let repository: Repository
+    let repository: Repository
     let options: RestoreOptions
-    private let board: ProgressBoard
+    let board: ProgressBoard
     var report: RestoreReport
 
     /// Bytes written between two journal lines.
@@ -55,13 +69,20 @@ public final class RestoreRun {
     public func run(_ snapshot: Snapshot) async throws -> RestoreReport {
         let clock = monotonicSeconds()
         report.snapshot = snapshot.id
-        if snapshot.record.kind == .device {
+        if snapshot.record.kind == .device, !options.refresh {
             try await DeviceRestore(repository: repository, options: options, board: board).run(snapshot, &report)
             report.duration = monotonicSeconds() - clock
             return report
         }
+        if try options.refresh || options.resume && holdsUnfinishedRefresh() {
+            try await refresh(snapshot)
+            report.duration = monotonicSeconds() - clock
+            return report
+        }
         let start = try startingPoint(snapshot)
-        let plan = try await RestorePlan.make(repository, snapshot, include: include)
+        let plan = try await timed(.plan) {
+            try await RestorePlan.make(repository, snapshot, include: include)
+        }
         try checkIncludes(plan)
         report.files = plan.files.count + plan.hardLinks.count + plan.symlinks.count
         report.directories = plan.directories.count
@@ -83,13 +104,18 @@ public final class RestoreRun {
         case resumed(RestoreMarker.Header, done: Int)
     }
 
+    func header(_ snapshot: Snapshot, refreshes old: ObjectID? = nil) -> RestoreMarker.Header {
+        let asked = Array(options.include.sorted { $0.lexicographicallyPrecedes($1) }.joined(separator: [0]))
+        return RestoreMarker.Header(
+            snapshot: "\(snapshot.id)", repository: "\(repository.id)",
+            plan: asked.withUnsafeBytes { repository.keys.blockHasher.id(of: $0).bytes.prefix(8).hex },
+            refreshes: old.map { "\($0)" })
+    }
+
     /// Throws `.targetNotEmpty` unless the target is empty, or is this very
     /// restore, unfinished, and `--resume` was given.
     private func startingPoint(_ snapshot: Snapshot) throws -> Start {
-        let asked = Array(options.include.sorted { $0.lexicographicallyPrecedes($1) }.joined(separator: [0]))
-        let header = RestoreMarker.Header(
-            snapshot: "\(snapshot.id)", repository: "\(repository.id)",
-            plan: asked.withUnsafeBytes { repository.keys.blockHasher.id(of: $0).bytes.prefix(8).hex })
+        let header = header(snapshot)
         do throws(any Error) {
             if try TargetTree.isEmpty(path: options.target) { return .fresh(header) }
             let tree = try TargetTree(path: options.target, create: false)
@@ -109,9 +135,13 @@ public final class RestoreRun {
                     .targetNotEmpty, "the target \(options.target) holds an unfinished restore",
                     hint: "Go on with it by --resume, or empty it first.")
             }
-            guard let (found, done) = RestoreMarker.parse(marker) else {
+            guard var (found, done) = RestoreMarker.parse(marker) else {
                 // Killed while the marker itself was made: nothing else is there yet.
                 return .resumed(header, done: 0)
+            }
+            if found.order != header.order {
+                found.order = header.order
+                done = 0
             }
             guard found == header else {
                 throw BackupError(
@@ -158,25 +188,43 @@ public final class RestoreRun {
                 if before == 0 { try journal.begin(try RestoreMarker.firstLine(header)) }
                 done = min(before, plan.reads.count)
             }
-            try makeNames(plan, tree)
             let resumed = if case .resumed = start { true } else { false }
-            try writeZeros(plan, tree)
+            try timed(.write) {
+                try makeNames(plan, tree)
+                try writeZeros(plan, tree)
+            }
             try await writeData(plan, tree, journal, from: done, compare: resumed)
             board.update { $0.phase = .finish }
             try takeIdentity(tree)
-            try tree.synchronize()
-            setMetadata(plan, tree)
-            try tree.synchronize()
-            try journal.end()
-            // Taking the marker away moved the root's time once more.
-            if let root = plan.directories.first(where: { $0.path.isEmpty }) { setTime(root.metadata, tree) }
-            try tree.synchronize()
+            try timed(.sync) { try tree.synchronize() }
+            try finish(plan, tree, journal, names: options.include.isEmpty ? plan.names : nil)
         } catch let error as TargetError {
             throw Self.failed(error)
         }
     }
 
-    private func makeNames(_ plan: RestorePlan, _ tree: TargetTree) throws {
+    /// Metadata, and when all is on the disk the marker away.
+    /// - Parameter names: all of the target's in the end, to be noted for a
+    ///   later refresh; nil where parts only were restored
+    func finish(_ plan: RestorePlan, _ tree: TargetTree, _ journal: RestoreJournal, names: Set<[UInt8]>?) throws {
+        timed(.metadata) { setMetadata(plan, tree) }
+        try timed(.sync) { try tree.synchronize() }
+        // Before the marker goes: a target without one is never without its note.
+        if let names, let place = TargetNote.place(of: options.target, in: options.stateDirectory, repository) {
+            timed(.metadata) {
+                let manner = TargetNote.manner(owner: options.owner, hasProblems: !report.problems.isEmpty)
+                _ = TargetNote.write(place, tree, names, plan.snapshot.id, manner: manner, repository)
+            }
+        }
+        try timed(.sync) {
+            try journal.end()
+            // Taking the marker away moved the root's time once more.
+            if let root = plan.directories.first(where: { $0.path.isEmpty }) { setTime(root.metadata, tree) }
+            try tree.synchronize()
+        }
+    }
+
+    func makeNames(_ plan: RestorePlan, _ tree: TargetTree) throws {
         for directory in plan.directories where !directory.path.isEmpty { try tree.makeDirectory(directory.path) }
         // A resumed restore finds the files with the names it gave them.
         let names = plan.hardLinks.reduce(into: [[UInt8]: UInt64]()) { $0[$1.target, default: 0] += 1 }
@@ -187,7 +235,7 @@ public final class RestoreRun {
 
     /// Zeros that are allocated in the source are allocated here: the hole map
     /// is part of what is restored.
-    private func writeZeros(_ plan: RestorePlan, _ tree: TargetTree) throws {
+    func writeZeros(_ plan: RestorePlan, _ tree: TargetTree) throws {
         let zeros = AlignedBuffer(capacity: 1 << 20)
         zeros.memory.initializeMemory(as: UInt8.self, repeating: 0)
         for file in plan.files where !file.zeroRanges.isEmpty {
@@ -204,9 +252,12 @@ public final class RestoreRun {
         }
     }
 
-    private func writeData(
-        _ plan: RestorePlan, _ tree: TargetTree, _ journal: RestoreJournal, from start: Int, compare: Bool
+    func writeData(
+        _ plan: RestorePlan, _ tree: TargetTree, _ journal: RestoreJournal?, from start: Int, compare: Bool
     ) async throws {
+        let clock = monotonicSeconds()
+        let synced = report.stages.seconds[.sync] ?? 0
+        var busy = BusyTimes()
         var next = start
         let outputs = OutputFiles(tree, plan)
         let writer = FrameWriter(repository: repository, plan: plan, outputs: outputs, compare: compare, board: board)
@@ -225,13 +276,18 @@ public final class RestoreRun {
             report.bytesWritten += outcome.written
             report.bytesKept += outcome.kept
             report.bytesFetched += outcome.fetched
+            busy += outcome.busy
             unsafe += outcome.written
-            if unsafe >= Self.journalEvery {
-                try tree.synchronize()
-                try journal.note(done: done)
+            if let journal, unsafe >= Self.journalEvery {
+                try timed(.sync) {
+                    try tree.synchronize()
+                    try journal.note(done: done)
+                }
                 unsafe = 0
             }
         }
+        let waited = (report.stages.seconds[.sync] ?? 0) - synced
+        report.stages.add(monotonicSeconds() - clock - waited, dividedAs: busy)
         report.bytesKept += plan.reads[..<start].reduce(0) { $0 + plan.bytes(of: $1) }
     }
 

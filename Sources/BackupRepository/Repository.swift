@@ -139,7 +139,10 @@ public final class Repository: Sendable {
     }
 
     /// Visits the manifest's entries in order, validated as a whole.
-    public func forEachEntry(of snapshot: Snapshot, _ body: (Entry) async throws -> Void) async throws {
+    /// - Parameter trailers: read those of the packs that files are in ahead, several at once
+    public func forEachEntry(
+        of snapshot: Snapshot, trailers: Bool = true, _ body: (Entry) async throws -> Void
+    ) async throws {
         var validator = ManifestValidator()
         for run in snapshot.manifest.runs {
             guard case .stored(let pack, let first, let count) = run else { continue }
@@ -158,7 +161,7 @@ public final class Repository: Sendable {
                         "the manifest of snapshot \(snapshot.id) is not valid (\(FinishedPack.name(pack)), block \(ordinal))",
                         cause: error)
                 }
-                try await reader.prefetch(entries.flatMap { $0.packs }, on: executor)
+                if trailers { try await reader.prefetch(entries.flatMap { $0.packs }, on: executor) }
                 for entry in entries { try await body(entry) }
             }
         }
@@ -170,7 +173,9 @@ public final class Repository: Sendable {
     }
 
     /// Visits a file's parts in order, each with the number of its first block.
-    public func forEachPart(of content: Content, _ body: (Content.Part, _ firstBlock: Int) async throws -> Void) async throws {
+    public func forEachPart(
+        of content: Content, trailers: Bool = true, _ body: (Content.Part, _ firstBlock: Int) async throws -> Void
+    ) async throws {
         switch content.layout {
         case .inline(let part): try await body(part, 0)
         case .indirect(let perPart, let parts):
@@ -191,7 +196,7 @@ public final class Repository: Sendable {
                             .damaged, "a file's block list is not valid (\(FinishedPack.name(pack)), block \(number))",
                             cause: error)
                     }
-                    try await reader.prefetch(part.extents.packs, on: executor)
+                    if trailers { try await reader.prefetch(part.extents.packs, on: executor) }
                     try await body(part, first)
                     first += blocks
                 }

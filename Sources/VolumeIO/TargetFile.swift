@@ -109,6 +109,26 @@ public final class TargetFile: Sendable {
         _ = try? buffered.call("reserve") { bgb_preallocate($0, off_t(range.lowerBound), off_t(range.count)) }
     }
 
+    /// - Returns: false where the file system cannot
+    func punchHole(_ range: Range<Int64>) throws(TargetError) -> Bool {
+        try attributed { () throws(SystemError) in
+            do throws(SystemError) {
+                try buffered.call("make a hole in") { bgb_punch_hole($0, off_t(range.lowerBound), off_t(range.count)) }
+                return true
+            } catch {
+                guard error.errno == EOPNOTSUPP || error.errno == ENOSYS else { throw error }
+                return false
+            }
+        }
+    }
+
+    /// Makes everything from there to the end a hole.
+    func cutTail(from start: Int64) throws(TargetError) {
+        try attributed { () throws(SystemError) in
+            for end in [start, size] { try buffered.call("set the size of") { ftruncate($0, off_t(end)) } }
+        }
+    }
+
     /// Puts what was written on stable storage. An EIO is final.
     public func synchronize() throws(TargetError) {
         try attributed { () throws(SystemError) in _ = try buffered.call("sync") { fsync($0) } }

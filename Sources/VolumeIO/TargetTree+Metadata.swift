@@ -56,6 +56,18 @@ extension TargetTree {
         return problems
     }
 
+    /// Takes attributes away from a file or directory. Missing ones are fine.
+    public func removeAttributes(_ path: [UInt8], kind: NodeKind, names: [[UInt8]]) throws(TargetError) {
+        try attributed(path) { () throws(SystemError) in
+            let node = try openForMetadata(path, kind)
+            for name in names {
+                do throws(SystemError) { try node.removeAttribute(name) } catch {
+                    guard error.errno == ENODATA else { throw error }
+                }
+            }
+        }
+    }
+
     private func openForMetadata(_ path: [UInt8], _ kind: NodeKind) throws(SystemError) -> Descriptor {
         let type = kind == .directory ? O_DIRECTORY : 0
         let node = try root.openBeneath(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | type)

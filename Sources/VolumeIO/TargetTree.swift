@@ -176,7 +176,7 @@ public final class TargetTree: Sendable {
     }
 
     /// Changes the mode of a file or directory that cannot be opened as it is.
-    private func permit(_ path: [UInt8], _ mode: UInt32) throws(SystemError) {
+    func permit(_ path: [UInt8], _ mode: UInt32) throws(SystemError) {
         let node = try root.openBeneath(path, BGB_O_PATH | O_NOFOLLOW)
         let kind = try node.stat().kind
         guard kind == .file || kind == .directory else { throw SystemError(operation: "set mode", errno: EEXIST) }

@@ -13,6 +13,12 @@ struct RestoreCommand: AsyncParsableCommand {
             holds anything (exit status 15). Everything is verified on the way. Until all is on the disk the target \
             holds the file .bgbackup-incomplete; a restore that was cut off goes on with --resume.
 
+            With --refresh the target is one that a restore on this node left whole, of another snapshot, and that nobody \
+            has written to since: it is brought to SNAPSHOT by writing only the blocks that differ, and is then what a \
+            restore onto an empty volume would have made. Every file's stat must be as it was noted, and a sample of \
+            blocks is read; anything else is refused (exit status 15), so that a volume on which the database was started \
+            is not touched. One that was cut off goes on with --refresh or --resume. --dry-run lists what would be written.
+
             A snapshot of a device or image goes onto a device or image file of at least its size.
 
             The node's raft state is made harmless: its id stays, all addresses of the cluster it came from are taken \
@@ -30,6 +36,7 @@ struct RestoreCommand: AsyncParsableCommand {
         help: ArgumentHelp("Only this path and what is below it; may be given again.", valueName: "path"))
     var include: [String] = []
     @Flag(help: "Go on with a restore that was cut off.") var resume = false
+    @Flag(help: "Bring a target that holds another snapshot to this one, writing only what differs.") var refresh = false
     @Flag(help: "Overwrite a device or image that holds data.") var force = false
     @Option(help: ArgumentHelp("Owner of everything, instead of the stored numbers.", valueName: "user:group")) var owner: String?
 
@@ -59,6 +66,13 @@ struct RestoreCommand: AsyncParsableCommand {
         let bytes_written: Int64
         let bytes_kept: Int64
         let bytes_fetched: Int64
+        let bytes_unchanged: Int64
+        let bytes_per_second: Int64
+        let refreshed_from: Nullable<String>
+        let files_changed: Int
+        let names_removed: Int
+        let stages: [String: Double]
+        let slowest_stage: Nullable<String>
         let duration_seconds: Double
         let dry_run: Bool
         let problems: [String]
@@ -70,6 +84,8 @@ struct RestoreCommand: AsyncParsableCommand {
         var options = RestoreOptions(target: absolute(target))
         options.include = include.map { snapshotPath($0) }
         options.resume = resume
+        options.refresh = refresh
+        options.stateDirectory = Session(options: global).stateDirectory
         options.force = force
         options.dryRun = dry.dryRun
         options.owner = try owner.map { try Self.parseOwner($0) }
@@ -98,21 +114,52 @@ struct RestoreCommand: AsyncParsableCommand {
                     snapshot_id: "\(report.snapshot)", peer: Nullable(report.identity?.peer),
                     addresses_removed: report.identity?.removed ?? 0, files: report.files, directories: report.directories,
                     bytes_total: report.bytesTotal, bytes_written: report.bytesWritten, bytes_kept: report.bytesKept,
-                    bytes_fetched: report.bytesFetched, duration_seconds: rounded(report.duration),
+                    bytes_fetched: report.bytesFetched, bytes_unchanged: report.bytesUnchanged,
+                    bytes_per_second: report.bytesPerSecond, refreshed_from: Nullable(report.refreshedFrom.map { "\($0)" }),
+                    files_changed: report.changedFiles.count, names_removed: report.removed.count, stages: stages(report),
+                    slowest_stage: Nullable(report.stages.slowest?.rawValue), duration_seconds: rounded(report.duration),
                     dry_run: dry.dryRun, problems: report.problems), lines: true)
         }
         guard !global.quiet else { return }
+        if dry.dryRun, report.refreshedFrom != nil { return showChanges(report) }
         let what = "\(report.files) files, \(report.directories) directories, \(formatBytes(report.bytesTotal))"
         if dry.dryRun { return Output.line("would restore \(what) of snapshot \("\(report.snapshot)".prefix(8)) onto \(target)") }
         let kept = report.bytesKept > 0 ? ", \(formatBytes(report.bytesKept)) were there already" : ""
+        let unchanged = report.refreshedFrom.map {
+            "; \(formatBytes(report.bytesUnchanged)) are as snapshot \("\($0)".prefix(8)) has them and were kept"
+        }
         Output.line("restored snapshot \("\(report.snapshot)".prefix(8)) onto \(target): \(what)")
+        let written = "\(formatBytes(report.bytesWritten)) written\(kept) in \(formatDuration(report.duration))"
         Output.line(
-            "every block verified; \(formatBytes(report.bytesWritten)) written\(kept) in \(formatDuration(report.duration))")
+            (unchanged == nil ? "every block verified; " : "every block that was fetched is verified; ") + written
+                + (unchanged ?? ""))
         if let identity = report.identity, identity.removed > 0 {
             Output.line(
                 "peer \(identity.peer) no longer knows the \(identity.removed) addresses of its old cluster\(seed.map { "; its own is \($0)" } ?? "")"
             )
         }
+        if let slowest = report.stages.slowest {
+            let seconds = report.stages.seconds[slowest] ?? 0
+            Output.line(
+                "\(formatBytes(report.bytesPerSecond))/s; most of it to \(slowest.rawValue): \(formatDuration(seconds))")
+        }
+    }
+
+    private func stages(_ report: RestoreReport) -> [String: Double] {
+        Dictionary(uniqueKeysWithValues: report.stages.seconds.map { ($0.rawValue, rounded($1)) })
+    }
+
+    /// What a refresh would do.
+    private func showChanges(_ report: RestoreReport) {
+        let limit = global.verbose ? Int.max : 20
+        for (word, paths) in [("remove", report.removed), ("write ", report.changedFiles)] {
+            for path in paths.prefix(limit) { Output.line("\(word)  \(printable(path))") }
+            if paths.count > limit { Output.line("\(word)  … and \(paths.count - limit) more; -v lists them") }
+        }
+        let differing = formatBytes(report.bytesTotal - report.bytesUnchanged)
+        Output.line(
+            "would bring \(target) to snapshot \("\(report.snapshot)".prefix(8)): \(report.changedFiles.count) files to write, "
+                + "\(report.removed.count) names to remove, \(differing) of \(formatBytes(report.bytesTotal)) differ")
     }
 
     static func parseOwner(_ text: String) throws -> (user: UInt32, group: UInt32) {

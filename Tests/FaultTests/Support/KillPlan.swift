@@ -77,7 +77,7 @@ struct KillPlan: Sendable {
         return try work.bgbackup("init", extra: Faults(below: work.repository).logging(to: log).environment)
     }
 
-    private init(_ run: (_ log: String) throws -> Program.Result) {
+    init(_ run: (_ log: String) throws -> Program.Result) {
         guard FaultLibrary.canRun, let folder = try? TemporaryDirectory("plan"),
             (try? run(folder("log")))?.status == 0, let calls = try? Faults.calls(folder("log"))
         else {
