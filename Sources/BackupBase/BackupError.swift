@@ -101,7 +101,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .captureFailed: "The volume could not be captured at one moment."
             case .targetNotEmpty: "The restore target holds something already."
             case .drillFailed: "A drill or validation failed."
-            case .damaged: "An object of the repository is missing, altered or not what it claims to be."
+            case .damaged: "An object of the repository, or an archive, is missing, altered or not what it claims to be."
             case .interrupted: "A signal ended the run."
             }
         }

@@ -26,7 +26,8 @@ struct BGBackup: AsyncParsableCommand {
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, RestoreCommand.self, DumpCommand.self, CheckCommand.self, RepairCommand.self,
+            DiffCommand.self, RestoreCommand.self, DumpCommand.self, ExportCommand.self, ImportCommand.self, CheckCommand.self,
+            RepairCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
 }
