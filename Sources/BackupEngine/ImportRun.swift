@@ -111,8 +111,11 @@ public final class ImportRun {
         }
         board.update { $0.phase = .read }
         let volume = ImportedVolume(name: name, collection: options.collection, isSingleNode: options.isSingleNode)
-        let queue = ArchiveQueue(try ArchiveReader(DecompressedSource(file)), writer.buffers, rewrite: volume.rewrite)
+        let plain = try DecompressedSource(file)
+        let queue = ArchiveQueue(try ArchiveReader(plain), writer.buffers, rewrite: volume.rewrite)
         try await read(queue, writer)
+        // Behind the archive's end are the checks of what it was compressed with.
+        while !(try plain.nextBytes().isEmpty) {}
         if let wanted = options.checksum {
             // Of the file's bytes, also of those behind the archive's end.
             while !(try file.nextBytes().isEmpty) {}

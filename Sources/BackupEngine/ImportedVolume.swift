@@ -81,7 +81,7 @@ struct ImportedVolume {
             throw BackupError(
                 .usage, "\(name) is a snapshot of a collection whose name it does not tell", hint: "Give --collection NAME.")
         }
-        try check(collection)
+        try check(collection, .usage)
         try checkShards(tree, below: [])
         let place = Array("collections/\(collection)".utf8)
         try tree.move { $0.isEmpty ? place : place + [slash] + $0 }
@@ -92,7 +92,7 @@ struct ImportedVolume {
     ) throws -> [(Int, [UInt8], [UInt8])] {
         var places: [[UInt8]: [UInt8]] = [:]
         for (collection, file) in full.collections_mapping {
-            try check(collection)
+            try check(collection, .damaged)
             let folder = Array(file.utf8)
             guard places.updateValue(Array("collections/\(collection)".utf8), forKey: folder) == nil,
                 tree.items[folder + Array("/config.json".utf8)] != nil
@@ -114,10 +114,10 @@ struct ImportedVolume {
         return [(number, aliases, content)]
     }
 
-    private func check(_ collection: String) throws {
+    private func check(_ collection: String, _ fault: BackupError.Code) throws {
         guard !collection.isEmpty, collection != ".", collection != "..", collection.utf8.count <= 255,
             !collection.utf8.contains(slash), !collection.utf8.contains(0)
-        else { throw BackupError(.damaged, "'\(printable(collection.utf8.prefix(300)))' is no name of a collection") }
+        else { throw BackupError(fault, "'\(printable(collection.utf8.prefix(300)))' is no name of a collection") }
     }
 
     /// A snapshot file has only the shards of the node that made it, and stubs

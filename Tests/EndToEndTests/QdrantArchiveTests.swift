@@ -13,6 +13,7 @@ struct QdrantArchiveTests {
         volume = try Volume(workspace.path("volume"))
         try Program.run("/bin/rmdir", [volume.path])
         try Fixture.run("create", volume.path, "--points", "600", "--dim", "32")
+        try volume.shell("find . -name temp_segments -prune -exec rm -r {} +; find . -name '.atomicwrite*' -exec rm -r {} +")
         try workspace.backup(volume)
     }
 
@@ -75,9 +76,11 @@ struct QdrantArchiveTests {
         let state = try String(decoding: restored.read("collections/documents/0/replica_state.json"), as: UTF8.self)
         #expect(state.components(separatedBy: "Active").count == 2, "\(state)")
         try Program.tool(
-            "cp", ["-a", volume("collections/documents/0/replica_state.json"), restored("collections/documents/0/replica_state.json")])
+            "cp",
+            ["-a", volume("collections/documents/0/replica_state.json"), restored("collections/documents/0/replica_state.json")])
         try expectIdentical(
-            volume("collections/documents"), restored("collections/documents"), omitting: ["mtime_ns", "segments", "mode", "xattrs"])
+            volume("collections/documents"), restored("collections/documents"),
+            omitting: ["mtime_ns", "segments", "mode", "xattrs"])
         #expect(try points(restored.path)["documents"] == points(volume.path)["documents"])
     }
 
@@ -103,7 +106,8 @@ struct QdrantArchiveTests {
             try workspace.restore("latest@n", onto: target)
             let restored = try Volume(workspace.path(target))
             #expect(try restored.read("aliases/data.json") == Array("{\"name\":\"\(collections[0])\"}".utf8))
-            #expect(try fingerprint(restored.path)["fingerprint"] as? String == fingerprint(volume.path)["fingerprint"] as? String)
+            #expect(
+                try fingerprint(restored.path)["fingerprint"] as? String == fingerprint(volume.path)["fingerprint"] as? String)
         }
         // The configuration may promise what is not there.
         try folder.shell("rm \(collections[0])-*; tar -cf \(file) config.json *.snapshot")
@@ -122,7 +126,7 @@ struct QdrantArchiveTests {
         #expect(try workspace.run(["import", file, "--node", "n"]).status == 64)
         try workspace.expect(0, ["import", file, "--node", "n", "--collection", "other"])
         #expect(try workspace.list("latest").contains("collections/other/config.json"))
-        #expect(try workspace.run(["import", file, "--node", "n", "--collection", "../x"]).status == 17)
+        #expect(try workspace.run(["import", file, "--node", "n", "--collection", "../x"]).status == 64)
         // A stub of a shard that another node has.
         let folder = try Volume(workspace.path("folder"))
         try folder.shell("tar -xf \(file); mkdir 1; cp 0/*.json 1/; tar -cf \(file) .")
