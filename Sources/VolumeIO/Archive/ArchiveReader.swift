@@ -11,6 +11,8 @@ public final class ArchiveReader: ByteSource {
     /// Bytes of the member's data that came last.
     private var end: Int64 = 0
     private var size: Int64 = 0
+    /// Bytes of data that the member has still to give; nil of what is no file.
+    private var owed: Int64?
 
     /// Bytes of archive that may describe one member: a map of 400 000 ranges.
     private static let mapLimit = 8 << 20
@@ -34,7 +36,21 @@ public final class ArchiveReader: ByteSource {
         }
         end = 0
         size = max(archive_entry_size(entry), 0)
-        return try member(entry)
+        let member = try member(entry)
+        owed = nil
+        if case .file(_, let ranges) = member.kind { owed = ranges.reduce(0) { $0 + $1.upperBound - $1.lowerBound } }
+        return member
+    }
+
+    /// What a sparse file's map calls data, or all of the file.
+    private func dataRanges(_ entry: OpaquePointer) -> [Range<Int64>] {
+        guard archive_entry_sparse_reset(entry) > 0 else { return size > 0 ? [0..<size] : [] }
+        var ranges: [Range<Int64>] = []
+        var (offset, length) = (Int64(0), Int64(0))
+        while archive_entry_sparse_next(entry, &offset, &length) == ARCHIVE_OK {
+            if length > 0 { ranges.append(offset..<offset + length) }
+        }
+        return ranges
     }
 
     private func member(_ entry: OpaquePointer) throws -> ArchiveMember {
@@ -66,7 +82,7 @@ public final class ArchiveReader: ByteSource {
             guard archive_entry_size(entry) >= 0, archive_entry_size(entry) <= 1 << 60 else {
                 throw ArchiveError("\(name) is larger than a file can be")
             }
-            return .file(size: size, dataRanges: [])
+            return .file(size: size, dataRanges: dataRanges(entry))
         case MemberType.directory: return .directory
         case MemberType.symlink:
             guard let target = archive_entry_symlink(entry).map(Self.bytes), !target.isEmpty else {
@@ -109,8 +125,11 @@ public final class ArchiveReader: ByteSource {
         while true {
             var (start, count, offset) = (UnsafeRawPointer?.none, 0, Int64(0))
             guard try input.check(archive_read_data_block(input.handle, &start, &count, &offset)) != ARCHIVE_EOF else {
+                // libarchive ends early where a map names more than there is.
+                guard owed ?? 0 == 0 else { throw ArchiveError("a file has less data than it should") }
                 return nil
             }
+            owed = owed.map { $0 - Int64(count) }
             guard offset >= end, offset <= size, Int64(count) <= size - offset else {
                 throw ArchiveError("the data of a sparse file stands out of order or behind its end")
             }
