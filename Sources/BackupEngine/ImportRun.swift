@@ -1,6 +1,7 @@
 import BackupBase
 import BackupRepository
 import Crypto
+import QdrantStorage
 import VolumeIO
 
 /// What to import, and what to call it.

@@ -83,13 +83,15 @@ struct ExportTests {
         #expect(try Volume(workspace.directory.path).stat("volume.tar").st_size < 1 << 20)
     }
 
-    @Test(arguments: [("a.tar.gz", []), ("a.tgz", []), ("a.tar.zst", []), ("odd", ["--format", "tar.zst"])])
+    @Test(
+        arguments: [("a.tar.gz", []), ("a.tgz", []), ("a.tar.zst", []), ("odd", ["--format", "tar.zst"])] as [(String, [String])])
     func `The name or --format says how it is compressed`(name: String, more: [String]) throws {
         try workspace.backup(volume)
         let archive = workspace.path(name)
         try workspace.expect(0, ["export", "latest", "-o", archive] + more)
         let magic = try Volume(workspace.directory.path).read(name).prefix(4)
-        #expect(magic.starts(with: name.hasSuffix("gz") ? [0x1f, 0x8b] : [0x28, 0xb5, 0x2f, 0xfd]))
+        let wanted: [UInt8] = name.hasSuffix("gz") ? [0x1f, 0x8b] : [0x28, 0xb5, 0x2f, 0xfd]
+        #expect(magic.starts(with: wanted))
         try Unpacker.present.last!.unpack(archive, onto: workspace.path("unpacked"))
         try expectIdentical(volume.path, workspace.path("unpacked"))
     }
