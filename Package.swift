@@ -43,7 +43,7 @@ let package = Package(
         .target(
             name: "VolumeIO",
             dependencies: [
-                "BackupBase", "CLinux", .product(name: "Subprocess", package: "swift-subprocess"),
+                "BackupBase", "CLinux", "CArchive", .product(name: "Subprocess", package: "swift-subprocess"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),

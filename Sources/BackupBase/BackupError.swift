@@ -103,7 +103,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .targetNotEmpty: "The restore target holds something already."
             case .targetChanged: "The restore target to refresh is not as the restore before left it."
             case .drillFailed: "A drill or validation failed."
-            case .damaged: "An object of the repository is missing, altered or not what it claims to be."
+            case .damaged: "An object of the repository, or an archive, is missing, altered or not what it claims to be."
             case .interrupted: "A signal ended the run."
             }
         }

@@ -258,11 +258,7 @@ public final class BackupRun {
     }
 
     func storeMetadata(_ bytes: [UInt8], _ writer: RepositoryWriter) async throws -> RepositoryWriter.Place {
-        let buffer = writer.buffers.take()
-        buffer.memory.copyBytes(from: bytes)
-        buffer.count = bytes.count
-        let block = HashedRegion.Block(range: 0..<bytes.count, id: contentHasher.id(of: buffer.bytes))
-        return try await writer.add(HashedRegion(buffer: buffer, blocks: [block]), cohort: .metadata)[0]
+        try await writer.addMetadata(bytes, contentHasher)
     }
 
     static func location(_ place: RepositoryWriter.Place, _ writer: RepositoryWriter) -> Location {
@@ -308,4 +304,15 @@ public final class BackupRun {
 
     func note(_ error: SourceError) { report.problems.append("\(error)") }
     func note(_ path: [UInt8], _ text: String) { report.problems.append("\(printable(path)) \(text)") }
+}
+
+extension RepositoryWriter {
+    /// Adds bytes as one metadata block.
+    func addMetadata(_ bytes: [UInt8], _ hasher: BlockHasher) async throws -> Place {
+        let buffer = buffers.take()
+        buffer.memory.copyBytes(from: bytes)
+        buffer.count = bytes.count
+        let block = HashedRegion.Block(range: 0..<bytes.count, id: hasher.id(of: buffer.bytes))
+        return try await add(HashedRegion(buffer: buffer, blocks: [block]), cohort: .metadata)[0]
+    }
 }

@@ -26,19 +26,27 @@ struct FileAssembly {
 
     /// - Parameter keepsIDs: whether the next run wants to know the blocks
     init(_ piece: FilePiece, digest hasher: BlockHasher, keepsIDs: Bool) {
-        file = piece.file
-        size = piece.size
-        ranges = piece.dataRanges
-        blockSize = piece.file.kind.blockSize
-        digest = hasher.fileDigest(size: piece.size, blockSize: blockSize)
+        self.init(piece.file, size: piece.size, dataRanges: piece.dataRanges, digest: hasher)
         if keepsIDs, BlockList.isWorthKeeping(piece.file, size: piece.size) { ids = [] }
+    }
+
+    init(_ file: FileToRead, size: Int64, dataRanges: [Range<Int64>], digest hasher: BlockHasher) {
+        self.file = file
+        self.size = size
+        ranges = dataRanges
+        blockSize = file.kind.blockSize
+        digest = hasher.fileDigest(size: size, blockSize: blockSize)
     }
 
     /// Adds a piece's blocks, and those before it that were not read: zeros in
     /// a hole, or what the parent snapshot has.
     mutating func add(_ piece: FilePiece, _ places: [RepositoryWriter.Place]) {
-        fill(upTo: Int(piece.offset / Int64(blockSize)))
-        for (block, place) in zip(piece.region.blocks, places) {
+        add(piece.region.blocks, at: piece.offset, places)
+    }
+
+    mutating func add(_ added: [HashedRegion.Block], at offset: Int64, _ places: [RepositoryWriter.Place]) {
+        fill(upTo: Int(offset / Int64(blockSize)))
+        for (block, place) in zip(added, places) {
             blocks += 1
             if let id = block.id { digest.add(id) } else { digest.addZero(1) }
             ids?.append(block.id ?? .zero)
@@ -48,7 +56,9 @@ struct FileAssembly {
     }
 
     /// Fills up to the end, after the last piece.
-    mutating func finish() {
+    /// - Parameter dataRanges: where data is, if that was not known before
+    mutating func finish(dataRanges: [Range<Int64>]? = nil) {
+        if let dataRanges { ranges = dataRanges }
         fill(upTo: Int((size + Int64(blockSize) - 1) / Int64(blockSize)))
     }
 

@@ -197,7 +197,7 @@ final class ReadQueue {
         return open.dataRanges.map { $0.clamped(to: 0..<stretch) }.filter { !$0.isEmpty }
     }
 
-    private static func cut(
+    static func cut(
         _ buffer: AlignedBuffer, count: Int, blockSize: Int, _ hasher: BlockHasher
     ) -> [HashedRegion.Block] {
         stride(from: 0, to: count, by: blockSize).map { start in

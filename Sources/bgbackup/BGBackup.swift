@@ -26,8 +26,8 @@ struct BGBackup: AsyncParsableCommand {
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, InspectCommand.self, RestoreCommand.self, SeedCommand.self, DumpCommand.self, CheckCommand.self,
-            RepairCommand.self,
+            DiffCommand.self, InspectCommand.self, RestoreCommand.self, SeedCommand.self, DumpCommand.self,
+            ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
 }

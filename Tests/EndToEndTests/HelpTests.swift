@@ -5,7 +5,8 @@ import Testing
 @Suite("Manual pages and shell completion")
 struct HelpTests {
     static let commands = [
-        "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "check", "repair", "key", "completions", "man",
+        "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key",
+        "completions", "man",
     ]
 
     private func run(_ arguments: [String], sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
