@@ -51,6 +51,9 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
         case captureFailed = "capture-failed"
         case targetNotEmpty = "target-not-empty"
         case drillFailed = "drill-failed"
+        case serverUnreachable = "server-unreachable"
+        case serverRefused = "server-refused"
+        case notQdrant = "not-qdrant"
         case damaged
         case interrupted
 
@@ -70,7 +73,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .interrupted: 130
             case .failed, .sourceUnreadable, .storeFailed, .storeFull, .storeDenied, .storeUnreachable, .targetFailed,
                 .targetFull,
-                .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath:
+                .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath, .serverUnreachable, .serverRefused, .notQdrant:
                 1
             }
         }
@@ -101,6 +104,9 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .captureFailed: "The volume could not be captured at one moment."
             case .targetNotEmpty: "The restore target holds something already."
             case .drillFailed: "A drill or validation failed."
+            case .serverUnreachable: "A Qdrant server does not answer."
+            case .serverRefused: "A Qdrant server answers with an error."
+            case .notQdrant: "What answers there is not Qdrant, or not as Qdrant answers."
             case .damaged: "An object of the repository is missing, altered or not what it claims to be."
             case .interrupted: "A signal ended the run."
             }
