@@ -41,7 +41,7 @@ extension ClusterComparison {
         var byName: [String: [UserQuery]] = [:]
         for point in points {
             for (name, vector) in StoredVector.named(point.vector) where byName[name, default: []].count < 20 {
-                byName[name]!.append(UserQuery(collection: collection, query: vector, using: name))
+                byName[name, default: []].append(UserQuery(collection: collection, query: vector, using: name))
             }
         }
         return byName.sorted { $0.key < $1.key }.flatMap(\.value)

@@ -79,5 +79,6 @@ func scientific(_ value: Double) -> String {
     while digits < 1 { (digits, exponent) = (digits * 10, exponent - 1) }
     while digits >= 10 { (digits, exponent) = (digits / 10, exponent + 1) }
     let shown = (digits * 10).rounded() / 10
-    return exponent == 0 ? "\(shown)" : "\(shown)e\(exponent)"
+    let text = shown == shown.rounded() ? "\(Int(shown))" : "\(shown)"
+    return exponent == 0 ? text : "\(text)e\(exponent)"
 }
