@@ -47,7 +47,7 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
-        .target(name: "QdrantStorage", dependencies: ["BackupBase"], swiftSettings: settings),
+        .target(name: "QdrantStorage", dependencies: ["BackupBase", "CCurl"], swiftSettings: settings),
         .target(
             name: "BackupRepository",
             dependencies: ["BackupBase", "ObjectStorage", "CZstd", "CLinux", crypto, cryptoExtras],
@@ -84,7 +84,9 @@ let package = Package(
             dependencies: ["BackupRepository", "ObjectStorage", "BackupBase", "TestSupport", "QdrantStorage", crypto],
             swiftSettings: settings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "bgbackup"], exclude: ["Golden"],
+            name: "QdrantStorageTests", dependencies: ["QdrantStorage", "BackupBase"], swiftSettings: settings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "QdrantStorage", "bgbackup"], exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(
             name: "FaultTests",

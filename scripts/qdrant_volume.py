@@ -112,7 +112,8 @@ def run_trap(arguments) -> None:
 def run_serve(arguments) -> None:
     from qdrant_fixture import serving
     key = arguments.api_key_file.read_text().strip() if arguments.api_key_file else None
-    options = serving.Options(arguments.port, key, arguments.uri, arguments.peers, arguments.slow_ready)
+    options = serving.Options(arguments.port, key, arguments.uri, arguments.peers, arguments.slow_ready,
+                              arguments.until_eof)
     serving.serve_copy(arguments.path, arguments.remote, arguments.local_only, arguments.status, options)
 
 
@@ -246,6 +247,7 @@ def add_serve(verbs) -> None:
                        help="answer from the shards that are here, where some are not")
     serve.add_argument("--slow-ready", type=float, default=0, metavar="SECONDS",
                        help="answer /readyz with 503 until then")
+    serve.add_argument("--until-eof", action="store_true", help="end with standard input, too")
     serve.add_argument("--status", choices=("green", "yellow", "grey", "red"), default="green",
                        help="of every collection, which no volume holds (default %(default)s)")
 

@@ -52,6 +52,9 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
         case targetNotEmpty = "target-not-empty"
         case targetChanged = "target-changed"
         case drillFailed = "drill-failed"
+        case serverUnreachable = "server-unreachable"
+        case serverRefused = "server-refused"
+        case notQdrant = "not-qdrant"
         case damaged
         case interrupted
 
@@ -71,7 +74,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .interrupted: 130
             case .failed, .sourceUnreadable, .storeFailed, .storeFull, .storeDenied, .storeUnreachable, .targetFailed,
                 .targetFull,
-                .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath:
+                .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath, .serverUnreachable, .serverRefused, .notQdrant:
                 1
             }
         }
@@ -103,6 +106,9 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .targetNotEmpty: "The restore target holds something already."
             case .targetChanged: "The restore target to refresh is not as the restore before left it."
             case .drillFailed: "A drill or validation failed."
+            case .serverUnreachable: "A Qdrant server does not answer."
+            case .serverRefused: "A Qdrant server answers with an error."
+            case .notQdrant: "What answers there is not Qdrant, or not as Qdrant answers."
             case .damaged: "An object of the repository, or an archive, is missing, altered or not what it claims to be."
             case .interrupted: "A signal ended the run."
             }

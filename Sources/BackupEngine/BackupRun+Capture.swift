@@ -114,6 +114,7 @@ extension BackupRun {
     /// Reads a view that does not change. Nil where it may mix moments.
     func read(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured? {
         do {
+            takeFingerprint(of: capture.moment)
             report.captureDuration = capture.held
             report.warnings += capture.warnings
             if !options.keepsCapture || !capture.canBeKept { lists = nil }
@@ -174,6 +175,7 @@ extension BackupRun {
 
     private func readLive(_ writer: RepositoryWriter) async throws -> Captured {
         lists = nil
+        takeFingerprint(of: ambient.now())
         let volume = try openVolume { self.note($0) }
         var contents = takeUnchanged(volume)
         try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
@@ -233,12 +235,14 @@ extension BackupRun {
             let known = Known(volume, contents)
             let isWritten = !WriterSearch(plan.parts).writers.isEmpty
             var problems: [SourceError] = []
+            let moment = ambient.now()
             let next = try VolumeScan(tree) { problems.append($0) }
             let found = known.contents(of: next)
             let missing = next.filesToRead { found[$0] != nil }
             let bytes = missing.reduce(0) { $0 + $1.size }
             if !isWritten, next.isUnchanged(since: volume) {
                 report.capture = "quiet"
+                takeFingerprint(of: moment)
                 summarize(next, contents)
                 return Captured(volume: next, contents: contents)
             }
@@ -273,6 +277,7 @@ extension BackupRun {
                 isKnown: { known.content($0) != nil },
                 blocks: { node in earlier[node.path].map { $0.known(hasher) } })
         else { return nil }
+        takeFingerprint(of: copy.moment)
         report.captureDuration = copy.held
         report.problems = []
         let volume = try scan(copy)

@@ -50,6 +50,7 @@ extension BackupRun {
     private func readQuietDevice(_ writer: RepositoryWriter, _ reason: String) async throws -> Captured {
         lists = nil
         let watch = DeviceWatch(path: options.path)
+        takeFingerprint(of: ambient.now())
         let volume = try openDevice()
         var contents = takeUnchanged(volume)
         try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)

@@ -31,6 +31,8 @@ public struct BackupOptions: Sendable {
     public var maxFreeze = 10.0
     /// Whether the capture stays for the next backup to compare with.
     public var keepsCapture = true
+    /// The server that writes to the volume, to be asked what it holds; nil asks none.
+    public var server: QdrantClient?
     /// Make no snapshot of a volume that is as this manifest, of the parent, has it.
     public var unlessSame: BackupReport.Manifest?
 
@@ -79,6 +81,8 @@ public struct BackupReport: Sendable {
     public var captureDuration = 0.0
     /// Nil where the volume is none of Qdrant's.
     public var inspection: InspectionSummary?
+    /// What the running server said of itself.
+    public var fingerprint: FingerprintRecord?
     /// What is worth knowing and takes nothing from the snapshot.
     public var warnings: [String] = []
     /// What could not be read, or changed while it was read. Not empty: exit 3.
@@ -287,6 +291,7 @@ public final class BackupRun {
             ])
         record.inspection = report.inspection
         record.cluster = options.cluster
+        record.fingerprint = report.fingerprint
         return record
     }
 

@@ -7,6 +7,7 @@
 typedef size_t (*bgb_curl_data)(char *, size_t, size_t, void *);
 typedef int (*bgb_curl_seek)(void *, curl_off_t, int);
 typedef int (*bgb_curl_before)(void *, char *, char *, int, int);
+typedef int (*bgb_curl_progress)(void *, curl_off_t, curl_off_t, curl_off_t, curl_off_t);
 static inline CURLcode bgb_curl_set_long(CURL *h, CURLoption o, long v) { return curl_easy_setopt(h, o, v); }
 static inline CURLcode bgb_curl_set_size(CURL *h, CURLoption o, curl_off_t v) { return curl_easy_setopt(h, o, v); }
 static inline CURLcode bgb_curl_set_string(CURL *h, CURLoption o, const char *v) { return curl_easy_setopt(h, o, v); }
@@ -14,6 +15,7 @@ static inline CURLcode bgb_curl_set_pointer(CURL *h, CURLoption o, void *v) { re
 static inline CURLcode bgb_curl_set_data(CURL *h, CURLoption o, bgb_curl_data v) { return curl_easy_setopt(h, o, v); }
 static inline CURLcode bgb_curl_set_seek(CURL *h, bgb_curl_seek v) { return curl_easy_setopt(h, CURLOPT_SEEKFUNCTION, v); }
 static inline CURLcode bgb_curl_set_before(CURL *h, bgb_curl_before v) { return curl_easy_setopt(h, CURLOPT_PREREQFUNCTION, v); }
+static inline CURLcode bgb_curl_set_progress(CURL *h, bgb_curl_progress v) { return curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, v); }
 static inline CURLcode bgb_curl_get_long(CURL *h, CURLINFO i, long *v) { return curl_easy_getinfo(h, i, v); }
 static inline CURLcode bgb_curl_get_pointer(CURL *h, CURLINFO i, void **v) { return curl_easy_getinfo(h, i, v); }
 static inline CURLMcode bgb_curl_multi_long(CURLM *m, CURLMoption o, long v) { return curl_multi_setopt(m, o, v); }

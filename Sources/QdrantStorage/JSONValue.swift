@@ -15,8 +15,9 @@ public enum JSONValue: Sendable, Hashable, Codable {
     /// Bytes that one document may have; Qdrant's own are some kilobytes.
     public static let sizeLimit = 16 << 20
 
+    /// - Throws: `JSONProblem`
     public init(parsing bytes: [UInt8]) throws {
-        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes))
+        self = try JSONParser.parse(bytes)
     }
 
     public init(from decoder: any Decoder) throws {
@@ -62,6 +63,9 @@ public enum JSONValue: Sendable, Hashable, Codable {
             return Array(try encoder.encode(self))
         }
     }
+
+    /// Bytes of a value as compact JSON.
+    static func size(of value: some Encodable) throws -> Int { try JSONEncoder().encode(value).count }
 
     // MARK: - Looking in
 

@@ -21,12 +21,12 @@ struct BGBackup: AsyncParsableCommand {
             from the AWS variables, files and services, or the credential bgbackup.s3; 'bgbackup doctor' tells from where.
 
             Exit status: 0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, \
-            13 blocked by a lock, 14 capture failed, 15 target not empty, 17 damage found, 64 usage, 128+N ended by signal N.
+            13 blocked by a lock, 14 capture failed, 15 target not empty, 16 validation failed, 17 damage found, 64 usage, 128+N ended by signal N.
             """,
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, InspectCommand.self, RestoreCommand.self, SeedCommand.self, DumpCommand.self,
+            DiffCommand.self, InspectCommand.self, ValidateCommand.self, RestoreCommand.self, SeedCommand.self, DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])

@@ -201,7 +201,7 @@ struct Session {
         return first
     }
 
-    private func credential(_ name: String) -> String? {
+    func credential(_ name: String) -> String? {
         guard let directory = environment("CREDENTIALS_DIRECTORY") else { return nil }
         let path = "\(directory)/\(name)"
         return access(path, R_OK) == 0 ? path : nil

@@ -1,3 +1,4 @@
+import BackupBase
 import Testing
 
 @testable import ObjectStorage

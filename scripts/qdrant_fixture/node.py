@@ -1,5 +1,6 @@
 """What a node answers from the shards of its volume: every figure is computed by the engine when it is asked."""
 
+import random
 import threading
 from pathlib import Path
 
@@ -160,9 +161,22 @@ class Collection:
             page = self.scroll({"with_payload": False} | {name: body[name] for name in same if name in body})
             return {"points": [{"id": point.pop("id"), "version": 0, "score": 0.0} | point
                                for point in page["points"]]}
+        if isinstance(query, dict) and "sample" in query:
+            return {"points": [translate.hit_json(hit) for hit in self._sample(query, body)]}
         if isinstance(query, dict) and "nearest" in query:
             query = translate.only(query, "nearest")["nearest"]
         return {"points": [translate.hit_json(hit) for hit in self._nearest(query, body)]}
+
+    def _sample(self, query: dict, body: dict) -> list:
+        """Points by chance, as many from each shard as its size lets expect."""
+        if translate.only(query, "sample")["sample"] != "random":
+            raise BadRequest("Format error in JSON body: the only sample is random")
+        request = edge.QueryRequest(
+            limit=_limit(body), query=edge.Sample.Random, filter=translate.filter_of(body.get("filter")),
+            with_payload=translate.payload_selection(body.get("with_payload", False)),
+            with_vector=body.get("with_vector", False))
+        hits = [hit for shard in self.readable() for hit in shard("query", request)]
+        return random.sample(hits, min(_limit(body), len(hits)))
 
     def _nearest(self, query, body: dict) -> list:
         using, filter = body.get("using") or "", translate.filter_of(body.get("filter"))

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import os
 import re
 import signal
 import subprocess
@@ -31,6 +32,7 @@ class Options:
     uri: str | None = None
     peers: dict | None = None
     ready_after: float = 0.0
+    until_eof: bool = False  # end with standard input, so that whoever started it need not stop it
 
 
 COLLECTION = r"/collections/(?P<name>[^/]+)"
@@ -184,6 +186,8 @@ def _run(node: Node, options: Options, ready, log=None) -> None:
         with Server(node, options, log) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
             thread.start()
+            if options.until_eof:
+                threading.Thread(target=_end_with_input, daemon=True).start()
             ready(server.url)
             try:
                 thread.join()
@@ -191,6 +195,11 @@ def _run(node: Node, options: Options, ready, log=None) -> None:
                 server.shutdown()
     finally:
         node.close()
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _copy(root: Path, target: Path) -> Path:
@@ -212,6 +221,7 @@ def _ended_by_signals():
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # a parent may have had them blocked
     try:
         yield
     except Ended:

@@ -26,6 +26,8 @@ public struct SnapshotRecord: Codable, Sendable {
     public var statistics: [String: Int64]
     /// Nil where it is no Qdrant volume, and of agents that did not look.
     public var inspection: InspectionSummary?
+    /// Nil where no server was asked, or it did not answer.
+    public var fingerprint: FingerprintRecord?
 
     public init(
         sequence: UInt64, node: String, volume: String, kind: Kind, lineage: String, parent: String?,
@@ -90,6 +92,27 @@ public struct InspectionSummary: Codable, Sendable {
         self.peer = peer
         self.peers = peers
         self.findings = findings
+    }
+}
+
+/// What the running server answered when its volume was captured.
+public struct FingerprintRecord: Codable, Sendable {
+    /// RFC 3339.
+    public var taken: String
+    /// Seconds from the capture to the fingerprint's beginning, and that it took.
+    public var seconds: Double
+    public var duration: Double
+    /// JSON of whoever made it.
+    public var document: String
+
+    /// Bytes of a document at the most.
+    public static let documentLimit = 1 << 20
+
+    public init(taken: String, seconds: Double, duration: Double, document: String) {
+        self.taken = taken
+        self.seconds = seconds
+        self.duration = duration
+        self.document = document
     }
 }
 

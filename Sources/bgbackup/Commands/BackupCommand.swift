@@ -67,6 +67,15 @@ struct BackupCommand: AsyncParsableCommand {
             valueName: "duration"))
     var setEvery: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "REST address of the Qdrant that writes to the volume: what it answers is kept in the snapshot.", valueName: "url"))
+    var qdrantUrl: String?
+
+    @Option(
+        help: ArgumentHelp("File that holds its API key (or the credential bgbackup.qdrant-api-key).", valueName: "file"))
+    var qdrantApiKeyFile: String?
+
     @Option(help: "Whether the backup gets only the processor time that the database leaves over.")
     var priority = Priority.background
 
@@ -112,6 +121,8 @@ struct BackupCommand: AsyncParsableCommand {
         /// Whether Qdrant would start on it; null where it is none of its volumes.
         let starts: Nullable<Bool>
         let points: Nullable<UInt64>
+        /// From the capture to the server's fingerprint; null where there is none.
+        let fingerprint_seconds: Nullable<Double>
 
         init(_ report: BackupReport, dryRun: Bool) {
             snapshot_id = Nullable(report.snapshot.map { "\($0.id)" })
@@ -137,6 +148,7 @@ struct BackupCommand: AsyncParsableCommand {
             warnings = report.warnings
             starts = Nullable(report.inspection?.starts)
             points = Nullable(report.inspection?.points)
+            fingerprint_seconds = Nullable(report.fingerprint.map { rounded($0.seconds) })
         }
     }
 
@@ -147,6 +159,7 @@ struct BackupCommand: AsyncParsableCommand {
         guard maxFreeze > 0, maxFreeze <= 3600 else {
             throw ValidationError("--max-freeze is between 0 and 3600 seconds.")
         }
+        if qdrantApiKeyFile != nil, qdrantUrl == nil { throw ValidationError("--qdrant-api-key-file belongs to --qdrant-url.") }
         if every != nil, !watch { throw ValidationError("--every belongs to --watch.") }
         if watch, dry.dryRun { throw ValidationError("--watch and --dry-run do not go together.") }
         if watch, rescan { throw ValidationError("--watch and --rescan do not go together: it would read everything each time.") }
@@ -202,6 +215,9 @@ struct BackupCommand: AsyncParsableCommand {
         options.captureHook = captureHook.map(absolute)
         options.keepsCapture = keepCapture
         options.readLimit = try limitRead.map { try Session.rate($0, "--limit-read") }
+        options.server = try qdrantUrl.map {
+            try session.qdrant(at: $0, keyFile: qdrantApiKeyFile, credential: "bgbackup.qdrant-api-key", timeout: 10)
+        }
         options.dryRun = dry.dryRun
         options.stateDirectory = session.stateDirectory
         options.cacheDirectory = session.cacheDirectory
@@ -256,6 +272,7 @@ struct BackupCommand: AsyncParsableCommand {
         }
         Output.line("snapshot \(report.snapshot.map { "\($0.id)".prefix(8) } ?? "-")  \(report.consistency.rawValue), \(files)")
         Output.line(how(report))
+        if let fingerprint = report.fingerprint { Output.line("the server answered: \(fingerprint.summary)") }
         if report.bytesResumed > 0 {
             Output.line("taken from an interrupted run: \(formatBytes(report.bytesResumed)), not read again")
         }

@@ -6,10 +6,14 @@ import BackupRepository
 /// A snapshot as JSON: its record, and its id.
 struct SnapshotDocument: Encodable {
     let snapshot: Snapshot
+    /// A fingerprint of the server has hundreds of KiB: a list leaves it out.
+    var withFingerprint = true
     private enum Key: String, CodingKey { case id, short_id }
 
     func encode(to encoder: any Encoder) throws {
-        try snapshot.record.encode(to: encoder)
+        var record = snapshot.record
+        if !withFingerprint { record.fingerprint = nil }
+        try record.encode(to: encoder)
         var container = encoder.container(keyedBy: Key.self)
         try container.encode("\(snapshot.id)", forKey: .id)
         try container.encode(String("\(snapshot.id)".prefix(8)), forKey: .short_id)
@@ -46,7 +50,7 @@ struct SnapshotsCommand: AsyncParsableCommand {
         if sets {
             try BackupSet.show(BackupSet.group(snapshots), global)
         } else if global.json {
-            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0) })
+            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0, withFingerprint: false) })
         } else if snapshots.isEmpty {
             if !global.quiet { Output.line("no snapshots") }
         } else {
@@ -96,6 +100,7 @@ struct ShowCommand: AsyncParsableCommand {
                 rows.append(["finding", "\(finding.severity) \(finding.code) \(printable(finding.path.utf8))"])
             }
         }
+        if let fingerprint = record.fingerprint { rows.append(["fingerprint", fingerprint.summary]) }
         for (name, value) in record.statistics.sorted(by: { $0.key < $1.key }) {
             rows.append([name.replacing("_", with: " "), name.hasPrefix("bytes") ? formatBytes(value) : "\(value)"])
         }

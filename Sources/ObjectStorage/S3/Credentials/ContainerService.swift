@@ -1,3 +1,5 @@
+import BackupBase
+
 /// The keys of an ECS task or an EKS pod, from the agent that the environment
 /// names (AWS SDKs and Tools Reference Guide, "Container credential provider").
 struct ContainerService: Sendable {

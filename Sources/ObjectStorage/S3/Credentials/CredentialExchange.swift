@@ -1,3 +1,5 @@
+import BackupBase
+
 /// Asks a service that hands out keys, again where that may help.
 struct CredentialExchange: Sendable {
     /// Bytes of an answer at the most.

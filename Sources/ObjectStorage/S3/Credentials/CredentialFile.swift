@@ -1,3 +1,4 @@
+import BackupBase
 import CLinux
 import Glibc
 

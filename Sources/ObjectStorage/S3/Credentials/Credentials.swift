@@ -1,3 +1,5 @@
+import BackupBase
+
 /// Keys for signing requests, and where they came from.
 struct Credentials: Sendable, Equatable {
     var accessKey: String

@@ -1,3 +1,5 @@
+import BackupBase
+
 /// Keys in the variables that every AWS tool knows.
 struct EnvironmentKeys: Sendable {
     var settings: CredentialSettings

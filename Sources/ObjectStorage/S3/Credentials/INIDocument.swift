@@ -1,3 +1,5 @@
+import BackupBase
+
 /// Sections of `name = value` lines, as the AWS tools write and read them (AWS
 /// SDKs and Tools Reference Guide, "Shared config and credentials files"; where
 /// that leaves something open, as Python's configparser does it, on which the AWS

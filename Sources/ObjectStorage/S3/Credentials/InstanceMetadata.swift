@@ -1,3 +1,5 @@
+import BackupBase
+
 /// The keys of an EC2 instance's role (Amazon EC2 User Guide, "Use the Instance
 /// Metadata Service", version 2: nothing is read without a session's token).
 struct InstanceMetadata: Sendable {

@@ -1,3 +1,4 @@
+import BackupBase
 import FoundationEssentials
 
 /// The fields that everything which hands out keys calls by the same names:

@@ -1,3 +1,5 @@
+import BackupBase
+
 /// One profile: what both shared files say under its name.
 struct Profile: Sendable {
     var name: String

@@ -1,3 +1,4 @@
+import BackupBase
 import FoundationEssentials
 
 /// What STS answers: JSON, which AWS sends when asked for it, or XML, which every

@@ -1,3 +1,5 @@
+import BackupBase
+
 /// A role's keys, from AWS Security Token Service or what stands in for it (AWS
 /// Security Token Service API Reference, version 2011-06-15).
 struct SecurityTokenService: Sendable {

@@ -6,7 +6,7 @@ public struct SecretText: Sendable, Equatable, CustomStringConvertible, CustomDe
     public init(_ text: String) { self.text = text }
 
     /// The secret itself, for the one who signs or sends it.
-    func reveal() -> String { text }
+    public func reveal() -> String { text }
 
     public var isEmpty: Bool { text.isEmpty }
     public var description: String { "***" }

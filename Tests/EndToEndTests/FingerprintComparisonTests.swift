@@ -1,0 +1,58 @@
+import Foundation
+import QdrantStorage
+import TestSupport
+import Testing
+
+@Suite(
+    "A fingerprint is compared with a running server", .serialized,
+    .enabled(if: Fixture.engineIsAvailable, "qdrant-edge-py cannot be installed"))
+struct FingerprintComparisonTests {
+    let folder: TemporaryDirectory
+    let fingerprint: ServerFingerprint
+
+    /// FNV-1a: here it only has to differ where bytes do.
+    private static let digest: ServerFingerprint.Digest = { bytes in
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        return withUnsafeBytes(of: hash) { Array($0) }
+    }
+
+    init() throws {
+        folder = try TemporaryDirectory("fingerprint")
+        fingerprint = try ServerFingerprint.take(from: Self.client(SharedQdrant.url), digest: Self.digest)
+    }
+
+    private static func client(_ url: String) throws -> QdrantClient { try QdrantClient(try QdrantAddress(url)) }
+
+    /// Names of the checks that fail against a server on blue's volume after a change; also that of a fingerprint from its text.
+    private func failures(_ change: (String) throws -> Void) throws -> Set<String> {
+        let path = folder("v-\(UUID().uuidString.prefix(4))")
+        try SharedQdrant.copy(to: path)
+        try change(path)
+        let server = try QdrantServer(path)
+        return Set(
+            try checks(server.url).filter { $0.verdict == .fail }.map {
+                $0.collection.map { c in "\($0.name) of \(c)" } ?? $0.name
+            })
+    }
+
+    private func checks(_ url: String) throws -> [ServerCheck] {
+        try ServerFingerprint(text: fingerprint.text).checks(against: Self.client(url), digest: Self.digest)
+    }
+
+    @Test func `The same data passes all`() throws {
+        let checks = try checks(SharedQdrant.url)
+        #expect(checks.allSatisfy { $0.verdict == .pass }, "\(checks.map(\.reason))")
+        #expect(checks.count == 2 + 2 * 7)
+        #expect(try fingerprint.text.utf8.count < ServerFingerprint.sizeLimit)
+    }
+
+    @Test func `Other data fails`() throws {
+        let fewer = try failures { try Fixture.run("delete", $0, "--points", "20", "--seed", "4") }
+        #expect(fewer.isSuperset(of: ["points of documents", "shards of documents"]))
+        let other = try failures { try Fixture.run("overwrite", $0, "--points", "200", "--seed", "3") }
+        #expect(other == ["payload of documents", "vectors of documents", "exact search of documents"])
+        let gone = try failures { try FileManager.default.removeItem(atPath: "\($0)/collections/images") }
+        #expect(gone == ["collections"])
+    }
+}
