@@ -30,10 +30,8 @@ struct FingerprintComparisonTests {
         try SharedQdrant.copy(to: path)
         try change(path)
         let server = try QdrantServer(path)
-        return Set(
-            try checks(server.url).filter { $0.verdict == .fail }.map {
-                $0.collection.map { c in "\($0.name) of \(c)" } ?? $0.name
-            })
+        let failed = try checks(server.url).filter { $0.verdict == .fail }
+        return Set(failed.map { check in check.collection.map { "\(check.name) of \($0)" } ?? check.name })
     }
 
     private func checks(_ url: String) throws -> [ServerCheck] {

@@ -275,6 +275,24 @@ struct ValidateTests {
         #expect(report.text("points").contains("shard 0 is on fire"))
     }
 
+    @Test func `Where nothing was compared nothing has passed`() throws {
+        let empty = try FalseQdrant(
+            [
+                "/collections": #"{"result":{"collections":[]},"status":"ok"}"#,
+                "/aliases": #"{"result":{"aliases":[]},"status":"ok"}"#,
+            ], behind: blue)
+        let other = try FalseQdrant(
+            [
+                "/collections": #"{"result":{"collections":[]},"status":"ok"}"#,
+                "/aliases": #"{"result":{"aliases":[]},"status":"ok"}"#,
+            ],
+            behind: blue)
+        #expect(try validate(other.url, blue: empty.url, status: 16).result.errors.contains("nothing was compared"))
+        let silent = try FalseQdrant(
+            ["/collections/documents/points/query": #"{"result":{"points":[]},"status":"ok"}"#], behind: blue)
+        #expect(try validate(blue, blue: silent.url, status: 16).named("fail").contains("payload of documents"))
+    }
+
     @Test func `Names that a page would run or a terminal obey stay text`() throws {
         let name = #"<script>alert(1)</script>\u001b[31m\u202e'\"&"#
         let green = try FalseQdrant(

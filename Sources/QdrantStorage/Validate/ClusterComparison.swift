@@ -140,6 +140,13 @@ public final class ClusterComparison {
     private func check(collections old: [String], _ new: [String]) {
         let missing = old.filter { !new.contains($0) }
         let added = new.filter { !old.contains($0) }
+        guard !old.isEmpty else {
+            result.checks.append(
+                ServerCheck(
+                    "collections", .fail, expected: "some", found: "none",
+                    detail: "blue has no collection, or none that this key may see: nothing was compared"))
+            return
+        }
         let detail =
             missing.isEmpty
             ? added.isEmpty ? "" : "only on green: \(added.listed())" : "missing on green: \(missing.listed())"

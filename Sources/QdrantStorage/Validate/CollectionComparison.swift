@@ -10,11 +10,11 @@ extension ClusterComparison {
                 Self.schemaCheck(name, old.schema, new.schema), Self.indexCheck(name, old, new),
             ]
         }
+        var total: UInt64 = 0
         try check("points", of: name) {
-            [
-                .equal(
-                    "points", of: name, try blue.count(name), try green.count(name),
-                    detail: "exact counts; stop writes to blue first")
+            total = try blue.count(name)
+            return [
+                .equal("points", of: name, total, try green.count(name), detail: "exact counts; stop writes to blue first")
             ]
         }
         try check("shards", of: name) {
@@ -23,7 +23,8 @@ extension ClusterComparison {
         }
         var sampled: [StoredPoint] = []
         try check("payload", of: name) {
-            let comparison = try SampleComparison(blue, green, name, count: options.samples, tolerance: options.tolerance)
+            let comparison = try SampleComparison(
+                blue, green, name, of: total, count: options.samples, tolerance: options.tolerance)
             sampled = comparison.sampled
             return comparison.checks
         }

@@ -6,8 +6,11 @@ struct SampleComparison {
     /// Points of one call: their vectors have to fit into one answer.
     private static let batch = 32
 
-    init(_ blue: QdrantClient, _ green: QdrantClient, _ name: String, count: Int, tolerance: Double) throws {
-        guard count > 0 else {
+    /// - Parameter total: points that blue has
+    init(
+        _ blue: QdrantClient, _ green: QdrantClient, _ name: String, of total: UInt64, count: Int, tolerance: Double
+    ) throws {
+        guard count > 0, total > 0 else {
             sampled = []
             return
         }
@@ -34,13 +37,17 @@ struct SampleComparison {
             }
         }
         self.sampled = sampled
-        let total = "\(sampled.count) sampled points"
+        guard !sampled.isEmpty else {
+            checks = [ServerCheck("payload", of: name, .fail, expected: "some of \(total) points", found: "none was handed out")]
+            return
+        }
+        let all = "\(sampled.count) sampled points the same"
         checks = [
             ServerCheck(
-                "payload", of: name, missing.isEmpty && payloads.isEmpty ? .pass : .fail, expected: "\(total) the same",
+                "payload", of: name, missing.isEmpty && payloads.isEmpty ? .pass : .fail, expected: all,
                 found: Self.found(sampled.count, missing, payloads), detail: Self.named(missing + payloads)),
             ServerCheck(
-                "vectors", of: name, missing.isEmpty && vectors.isEmpty ? .pass : .fail, expected: "\(total) the same",
+                "vectors", of: name, missing.isEmpty && vectors.isEmpty ? .pass : .fail, expected: all,
                 found: Self.found(sampled.count, missing, vectors),
                 detail: vectors.isEmpty && missing.isEmpty
                     ? most > 0 ? "up to rounding: they differ by \(scientific(most))" : "" : Self.named(missing + vectors)),

@@ -143,7 +143,7 @@ extension ValidationReport {
         .track{position:relative;height:12px;background:var(--panel);border-radius:3px;overflow:hidden}
         .track i{position:absolute;left:0;top:0;bottom:0}.track .wide{opacity:.4}
         i.blue{background:var(--blue)}i.green{background:var(--green)}.value{text-align:right;color:var(--soft);white-space:nowrap}
-        @media(max-width:700px){
+        @media screen and (max-width:700px){
         main{padding:12px}h1{font-size:1.3rem}.servers{grid-template-columns:1fr}.latency{grid-template-columns:1fr}
         .checks thead{display:none}.checks,.checks tbody,.checks tr,.checks th,.checks td{display:block;width:auto}
         .checks tr{border-bottom:1px solid var(--line);padding:8px 0;position:relative}
@@ -151,7 +151,7 @@ extension ValidationReport {
         .checks td[data-label]{display:grid;grid-template-columns:88px 1fr}.checks td[data-label]::before{content:attr(data-label);color:var(--soft)}
         .checks td p{grid-column:2}}
         @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#ccc;--panel:#f4f4f4;--fail:#b3261e;--warn:#8a5a00;--pass:#1b6e3c;--blue:#2563c9;--green:#1f8a4c}
-        @page{size:A4;margin:10mm}body{font-size:8.5px;line-height:1.25}main{padding:0;max-width:none}h1{font-size:15px}h2{margin:8px 0 3px;font-size:10px}h3{font-size:9px}
+        @page{size:A4;margin:10mm}html{font-size:9px}body{font-size:8.5px;line-height:1.25}main{padding:0;max-width:none}h1{font-size:15px}h2{margin:8px 0 3px;font-size:10px}h3{font-size:9px}
         .banner{padding:6px 10px}.servers{margin:6px 0 0}th,td{padding:1.5px 4px}.checks th:nth-child(1),.checks td:nth-child(1){width:44px}
         .track{height:6px}.latency{gap:4px 20px}tr{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 

@@ -56,7 +56,7 @@ enum SharedQdrant {
     private static func get() throws -> (folder: TemporaryDirectory, server: QdrantServer) {
         try made.withLock { made in
             if let made { return try made.get() }
-            let result = Result {
+            let result = Result { () throws -> (folder: TemporaryDirectory, server: QdrantServer) in
                 let folder = try TemporaryDirectory("blue")
                 AtExit.remove(folder)
                 try Fixture.run("cluster", folder("c"), "--nodes", "1", "--standalone", "--points", "200", "--dim", "16")
