@@ -52,7 +52,8 @@ public final class ArchiveWriter {
         case .zstd: try check(archive_write_add_filter_zstd(handle))
         }
         try check(archive_write_set_bytes_per_block(handle, 1 << 20))
-        try check(archive_write_set_bytes_in_last_block(handle, 10240))
+        // Zeros behind compressed bytes are damage to zstd.
+        try check(archive_write_set_bytes_in_last_block(handle, filter == .none ? 10240 : 1))
         let open = archive_write_open(
             handle, Unmanaged.passUnretained(self.sink).toOpaque(), nil,
             { _, context, bytes, count in
