@@ -49,7 +49,9 @@ struct FingerprintComparisonTests {
         let fewer = try failures { try Fixture.run("delete", $0, "--points", "20", "--seed", "4") }
         #expect(fewer.isSuperset(of: ["points of documents", "shards of documents"]))
         let other = try failures { try Fixture.run("overwrite", $0, "--points", "200", "--seed", "3") }
-        #expect(other == ["payload of documents", "vectors of documents", "exact search of documents"])
+        // All of one collection was overwritten and a part of the other, whose samples are chance's.
+        #expect(other.isSuperset(of: ["payload of documents", "vectors of documents", "exact search of documents"]))
+        #expect(!other.contains { $0.hasPrefix("points") || $0.hasPrefix("shards") || $0.hasPrefix("configuration") })
         let gone = try failures { try FileManager.default.removeItem(atPath: "\($0)/collections/images") }
         #expect(gone == ["collections"])
     }

@@ -38,9 +38,12 @@ struct FingerprintTests {
             #expect(collection["wasWritten"] as? Bool == false)
             #expect((collection["samples"] as? [[String: Any]])?.count == 5)
             let searches = try #require(collection["searches"] as? [[String: Any]])
-            #expect(searches.count == 3 && searches.allSatisfy { ($0["ids"] as? [Any])?.count == 10 })
-            // Exact and of a stored vector: the point itself comes first, so its score is the best.
-            #expect(searches.allSatisfy { ($0["scores"] as? [Double])?.count == 10 })
+            #expect(searches.count == 3)
+            for search in searches {
+                // A sparse vector has fewer neighbours than are asked for.
+                let (ids, scores) = (search["ids"] as? [Any] ?? [], search["scores"] as? [Any] ?? [])
+                #expect((1...10).contains(ids.count) && ids.count == scores.count)
+            }
         }
         #expect(try workspace.expect(0, ["show", summary.id]).output.contains("250 points in 2 collections"))
         let listed = try workspace.expect(0, ["snapshots", "--json"]).output
