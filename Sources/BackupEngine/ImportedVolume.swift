@@ -61,7 +61,8 @@ struct ImportedVolume {
         guard tree.items[Array(RestoreMarker.name.utf8)] == nil else {
             throw BackupError(.failed, "\(name) is of a restore that did not end")
         }
-        return (tree, added, try dropScratch(&tree))
+        let excluded = try dropScratch(&tree)
+        return (tree, added, excluded)
     }
 
     // MARK: - Kinds

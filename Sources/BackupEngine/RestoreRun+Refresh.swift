@@ -142,6 +142,8 @@ extension RestoreRun {
             do {
                 try tree.remove(removal.path)
             } catch {
+                // The refresh was cut off after a directory above it had become something else.
+                if error.errno == ENOTDIR || error.errno == ELOOP { continue }
                 // Made of it, and filled, before the refresh was cut off.
                 guard removal.becomesDirectory, error.errno == ENOTEMPTY || error.errno == EEXIST else { throw error }
             }

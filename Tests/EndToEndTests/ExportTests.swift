@@ -71,6 +71,17 @@ struct ExportTests {
         }
     }
 
+    /// bsdtar sets everything of the directory it unpacks into but its time.
+    private func expectUnpacked(_ unpacker: Unpacker) throws {
+        let trees = try [volume.path, workspace.path("unpacked")].map { path in
+            try Fixture.hash(path).split(separator: "\n").map { line in
+                unpacker == .bsd && line.contains("\"path\":\".\"")
+                    ? String(line.replacing(/"mtime_ns":\d+/, with: "")) : String(line)
+            }.joined(separator: "\n")
+        }
+        #expect(differences(trees[0], trees[1]) == [])
+    }
+
     @Test(arguments: Unpacker.present) func `An archive unpacks as the volume was`(unpacker: Unpacker) throws {
         try makeOdd()
         try workspace.backup(volume)
@@ -78,7 +89,7 @@ struct ExportTests {
         let summary = try workspace.expect(0, ["export", "latest", "-o", archive, "--json"]).summary
         #expect(summary["format"] as? String == "tar")
         try unpacker.unpack(archive, onto: workspace.path("unpacked"))
-        try expectIdentical(volume.path, workspace.path("unpacked"))
+        try expectUnpacked(unpacker)
         // Holes are no bytes of the archive.
         #expect(try Volume(workspace.directory.path).stat("volume.tar").st_size < 1 << 20)
     }
@@ -93,7 +104,7 @@ struct ExportTests {
         let wanted: [UInt8] = name.hasSuffix("gz") ? [0x1f, 0x8b] : [0x28, 0xb5, 0x2f, 0xfd]
         #expect(magic.starts(with: wanted))
         try Unpacker.present.last!.unpack(archive, onto: workspace.path("unpacked"))
-        try expectIdentical(volume.path, workspace.path("unpacked"))
+        try expectUnpacked(Unpacker.present.last!)
     }
 
     @Test func `Without -o the archive goes to standard output, twice the same`() throws {

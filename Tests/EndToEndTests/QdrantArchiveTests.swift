@@ -78,6 +78,8 @@ struct QdrantArchiveTests {
         try Program.tool(
             "cp",
             ["-a", volume("collections/documents/0/replica_state.json"), restored("collections/documents/0/replica_state.json")])
+        // Qdrant's archives of segments have no directories: empty ones do not come along.
+        for tree in [volume.path, restored.path] { try Volume(existing: tree).shell("find . -type d -empty -delete") }
         try expectIdentical(
             volume("collections/documents"), restored("collections/documents"),
             omitting: ["mtime_ns", "segments", "mode", "xattrs"])
