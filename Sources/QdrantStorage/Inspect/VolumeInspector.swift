@@ -3,7 +3,7 @@ import BackupBase
 /// Reads a Qdrant volume offline and finds what would stop a start, or falsify
 /// what it shows. Nothing is written, everything that is read is bounded.
 ///
-/// What Qdrant does with each of these: research in docs/inspect.md, with sources.
+/// What Qdrant makes of each finding: docs/inspect.md.
 public struct VolumeInspector {
     public struct Options: Sendable {
         /// Bytes of log segments that are read at the most; nil reads all.
