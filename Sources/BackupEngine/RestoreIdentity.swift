@@ -46,6 +46,21 @@ extension RestoreRun {
         if seeded != state { try tree.writeSmallFile(RaftState.path, try seeded.document.encoded) }
     }
 
+    /// What a refresh must say again: it makes the raft state anew, and would
+    /// take an address that the node was given from it.
+    /// - Throws: `.usage`
+    func requireIdentity() throws {
+        guard options.identity == .alone,
+            let bytes = try TargetTree(path: options.target, create: false)
+                .readSmallFile(RaftState.path, limit: JSONValue.sizeLimit),
+            let document = try? JSONValue(parsing: bytes), let state = RaftState(document),
+            let own = state.addresses[state.peer]
+        else { return }
+        throw BackupError(
+            .usage, "the node in \(options.target) has the address \(own), which a refresh without --seed would take from it",
+            hint: "Give --seed (and --first-peer) or --keep-identity as the restore before had it.")
+    }
+
     private static func mayHoldAddress(_ bytes: [UInt8]) -> Bool {
         String(decoding: bytes, as: UTF8.self).contains("://")
     }

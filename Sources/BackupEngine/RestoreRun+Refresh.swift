@@ -25,6 +25,7 @@ extension RestoreRun {
         }
         do {
             let base = try await base(snapshot)
+            try requireIdentity()
             let manner = TargetNote.manner(owner: options.owner, hasProblems: false)
             let old = try await timed(.plan) { try await SnapshotNames.read(base.snapshot, repository) }
             let plan = try await timed(.plan) {
@@ -49,7 +50,7 @@ extension RestoreRun {
         report.bytesTotal = plan.bytesTotal
         report.bytesUnchanged = plan.bytesUnchanged
         report.changedFiles = plan.changed
-        report.removed = plan.removals.map(\.path)
+        report.removed = plan.removals.map(\.path).filter { !RefreshPlan.rewritten.contains($0) }
         board.update {
             $0.phase = .write
             $0.bytesTotal = plan.restore.reads.reduce(0) { $0 + plan.restore.bytes(of: $1) }

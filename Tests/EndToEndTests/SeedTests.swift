@@ -190,6 +190,19 @@ struct SeedTests {
         }
     }
 
+    @Test func `a refresh keeps the identity, or asks for it`() throws {
+        try backUp(nodes: [0])
+        let green = workspace.path("green")
+        try workspace.restore("latest", onto: green, "--seed", "http://green-0:6335", "--first-peer")
+        try Fixture.run("overwrite", volumes("blue-0"), "--points", "20")
+        let newer = try workspace.backup(volumes("blue-0"), "--node", "blue-0")
+        let asked = try workspace.expect(64, ["restore", newer.id, "--target", green, "--refresh"])
+        #expect(asked.errors.contains("http://green-0:6335"))
+        try workspace.restore(newer.id, onto: green, "--refresh", "--seed", "http://green-0:6335", "--first-peer")
+        #expect((try state(green)["peer_address_by_id"] as? [String: String])?.values.sorted() == ["http://green-0:6335"])
+        #expect(try Fixture.run("fingerprint", green).output == Fixture.run("fingerprint", volumes("blue-0")).output)
+    }
+
     @Test func `a raft state that cannot be read is not handed over with addresses in it`() throws {
         try backUp(nodes: [0])
         let volume = Volume(existing: volumes("blue-0"))
