@@ -69,7 +69,9 @@ struct CommandTests {
     }
 
     @Test func `--quiet prints nothing when all is well`() throws {
-        let volume = try Volume.small(workspace.path("volume"))
+        // Not one that looks like Qdrant's and would not start: that is said.
+        let volume = try Volume(workspace.path("volume"))
+        try volume.write("file", "content")
         for command in [
             ["init"], ["backup", volume.path], ["check"], ["snapshots", "--node", "none"],
             ["restore", "latest", "--target", workspace.path("restored")],

@@ -55,7 +55,7 @@ struct HostileArchiveTests {
                 "--writer-key", workspace.path("writer-key"),
             ], environment: workspace.environment, directory: workspace.directory.path)
         #expect(result.status == status, "\(result.status): \(result.errors)", sourceLocation: sourceLocation)
-        #expect(result.errors.contains(words), "\(result.errors)", sourceLocation: sourceLocation)
+        #expect(words.isEmpty || result.errors.contains(words), "\(result.errors)", sourceLocation: sourceLocation)
         let listed = try workspace.expect(0, ["snapshots", "--json"]).document as? [Any]
         #expect(listed?.isEmpty == true, sourceLocation: sourceLocation)
         let after = try Program.tool("find", [workspace.directory.path, "-newer", archive, "-not", "-path", "*/repository*"])
@@ -172,7 +172,7 @@ struct HostileArchiveTests {
     @Test func `A hole of terabytes costs nothing`() throws {
         try make(sparse("\(1 << 42)", "b'1\\n0\\n0\\n'"))
         let result = try workspace.expect(0, ["import", archive, "--node", "n", "--json"])
-        #expect((result.summary["bytes_total"] as? NSNumber)?.int64Value == 1 << 42 + 2)
+        #expect(try Summary(fields: result.summary).number("bytes_total") == (1 << 42) + 2)
         try make(sparse("\(1 << 61)", "b'1\\n0\\n0\\n'"))
         #expect(try workspace.run(["import", archive, "--node", "n"]).status == 17)
     }

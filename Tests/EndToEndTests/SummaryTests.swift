@@ -15,7 +15,7 @@ struct SummaryTests {
     /// What is there besides; a new name is added here and to CLI.md.
     private static let more = [
         "message_type", "schema", "files_excluded", "dry_run", "problems", "warnings",
-        "bytes_audited", "bytes_pinned", "bytes_resumed", "capture_reason",
+        "bytes_audited", "bytes_pinned", "bytes_resumed", "capture_reason", "starts", "points", "fingerprint_seconds",
     ]
 
     init() throws {

@@ -44,6 +44,11 @@ struct ThinTrackingTests {
         try expectIdentical(stage.volume.path, workspace.path(name))
     }
 
+    /// But that Qdrant would not start on the volume, which is none that it wrote.
+    private func warnings(_ summary: Summary) -> [String] {
+        (summary.fields["warnings"] as? [String] ?? []).filter { !$0.contains("would not start") }
+    }
+
     @Test(arguments: ["ext4", "xfs"])
     func `what is read is what changed, and a hundredth of the rest`(_ type: String) throws {
         let stage = try stage(type)
@@ -60,7 +65,7 @@ struct ThinTrackingTests {
             #expect((4 * 16384...4 * 2 * 65536).contains(try summary.number("bytes_read")), "\(summary.fields)")
             #expect(try summary.number("bytes_audited") > 0)
             #expect((4 * 65536...1 << 22).contains(try summary.number("bytes_pinned")))
-            #expect(summary.fields["warnings"] as? [String] == [])
+            #expect(warnings(summary) == [])
             #expect(stage.fakes.snapshots == ["bgbackup-kept-\(summary.id)"])
             try expectRestored(stage, "out\(round)")
         }
@@ -108,7 +113,7 @@ struct ThinTrackingTests {
         }
         try stage.volume.write(page, noise(4096, seed: 7), at: 40960)
         let summary = summary(try backup(stage))
-        let warnings = summary.fields["warnings"] as? [String] ?? []
+        let warnings = warnings(summary)
         #expect(warnings.count == (loss == "foreign" ? 0 : 1), "\(warnings)")
         if loss != "full" { #expect(try summary.number("bytes_read") >= 40 << 20) }
         #expect(stage.fakes.snapshots.contains("bgbackup-kept-\(summary.id)") == (loss != "full"))
