@@ -21,9 +21,9 @@ test: lint strict-s3 ## all tests; what cannot run here says so and is skipped
 	@scripts/install-deps --test
 	$(SWIFT) build --build-tests
 	python3 Tests/StrictS3/check.py .build-strict/release/strict-s3 || [ $$? = 77 ]
-	$(SWIFT) test --skip-build --filter ObjectStorageTests
-	$(SWIFT) test --skip-build --skip 'ObjectStorageTests|EndToEndTests|FaultTests'
-	$(SWIFT) test --skip-build --filter 'EndToEndTests|FaultTests'
+	$(SWIFT) test --skip-build --filter '^ObjectStorageTests[.]'
+	$(SWIFT) test --skip-build --skip '^(ObjectStorageTests|EndToEndTests|FaultTests)[.]'
+	$(SWIFT) test --skip-build --filter '^(EndToEndTests|FaultTests)[.]'
 
 test-s3: strict-s3 ## the end-to-end tests once more, on each S3 server
 	@scripts/install-deps --test
