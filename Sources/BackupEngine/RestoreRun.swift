@@ -18,6 +18,8 @@ public struct RestoreOptions: Sendable {
     /// Owner and group for everything, instead of the stored numbers.
     public var owner: (user: UInt32, group: UInt32)?
     public var identity = RestoreIdentity.alone
+    /// Begin only where this many bytes stay free; nil begins in any case.
+    public var keepFree: Int64?
 
     public init(target: String) { self.target = target }
 }
@@ -84,6 +86,7 @@ public final class RestoreRun {
             try await RestorePlan.make(repository, snapshot, include: include)
         }
         try checkIncludes(plan)
+        try checkSpace(plan)
         report.files = plan.files.count + plan.hardLinks.count + plan.symlinks.count
         report.directories = plan.directories.count
         report.bytesTotal = plan.bytesTotal
@@ -170,6 +173,19 @@ public final class RestoreRun {
             throw BackupError(
                 .noSuchPath, "the snapshot holds none of the paths asked for",
                 hint: "Paths are relative to the volume's root; see 'bgbackup ls'.")
+        }
+    }
+
+    private func checkSpace(_ plan: RestorePlan) throws {
+        var system = statvfs()
+        guard let keepFree = options.keepFree, statvfs(options.target, &system) == 0 else { return }
+        let free = Int64(clamping: UInt64(system.f_bavail) * UInt64(system.f_frsize))
+        let needed = plan.files.reduce(0) { sum, file in sum + file.dataRanges.reduce(0) { $0 + Int64($1.count) } }
+        guard free - needed >= keepFree else {
+            throw BackupError(
+                .targetFull,
+                "\(options.target) has \(formatBytes(free)) free, where \(formatBytes(needed)) are needed and "
+                    + "\(formatBytes(keepFree)) are to stay free", hint: "Choose another place.")
         }
     }
 

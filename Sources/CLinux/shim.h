@@ -13,8 +13,10 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/openat2.h>
+#include <net/if.h>
 #include <malloc.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -197,6 +200,30 @@ static inline pid_t bgb_wait_thread(pid_t thread, int *status) {
 static inline void bgb_close_from(int first) { syscall(SYS_close_range, (unsigned)first, ~0u, 0u); }
 static inline unsigned bgb_device_major(uint64_t device) { return major(device); }
 static inline unsigned bgb_device_minor(uint64_t device) { return minor(device); }
+/* Gives the calling thread a network of its own, with nothing in it but its loopback: sockets that it makes, and
+   programs that it starts, reach nothing else. The rest of the process keeps its network. */
+static inline int bgb_isolate_network(void) {
+    if (syscall(SYS_unshare, 0x40000000 /* CLONE_NEWNET */) != 0) return -1;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    struct ifreq request = {.ifr_name = "lo"};
+    int result = ioctl(fd, SIOCGIFFLAGS, &request);
+    if (result == 0) {
+        request.ifr_flags |= IFF_UP;
+        result = ioctl(fd, SIOCSIFFLAGS, &request);
+    }
+    int error = errno;
+    close(fd);
+    errno = error;
+    return result;
+}
+/* Behind _GNU_SOURCE: where a started program runs, and that it inherits no open file. */
+extern int posix_spawn_file_actions_addchdir_np(posix_spawn_file_actions_t *, const char *);
+extern int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *, int);
+static inline int bgb_spawn_in(posix_spawn_file_actions_t *actions, const char *directory) {
+    int result = posix_spawn_file_actions_addchdir_np(actions, directory);
+    return result ? result : posix_spawn_file_actions_addclosefrom_np(actions, 3);
+}
 /* Neither a core file nor a core for the kernel's handler. */
 static inline void bgb_no_core(void) {
     struct rlimit none = {0, 0};

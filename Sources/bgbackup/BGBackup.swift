@@ -21,12 +21,13 @@ struct BGBackup: AsyncParsableCommand {
             from the AWS variables, files and services, or the credential bgbackup.s3; 'bgbackup doctor' tells from where.
 
             Exit status: 0 done, 1 failed, 3 incomplete, 10 no repository, 11 busy, 12 wrong password, \
-            13 blocked by a lock, 14 capture failed, 15 target not empty, 16 validation failed, 17 damage found, 64 usage, 128+N ended by signal N.
+            13 blocked by a lock, 14 capture failed, 15 target not empty, 16 drill or validation failed, 17 damage found, 64 usage, 128+N ended by signal N.
             """,
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, InspectCommand.self, ValidateCommand.self, RestoreCommand.self, SeedCommand.self, DumpCommand.self,
+            DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
+            DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
@@ -81,17 +82,32 @@ enum Main {
 
 /// Waits for SIGINT and SIGTERM on a thread of its own. The first cancels the
 /// command, which then starts no new write; the second ends the process.
+///
+/// Our threads have the signals blocked, so that no call of theirs is
+/// interrupted. That alone is not enough: the thread with which swift-subprocess
+/// watches programs waits with an empty mask (epoll_pwait), takes the signal and
+/// dies of it with the whole process. So there is a handler, whoever runs it.
 final class SignalWatch: Sendable {
     private let state = Locked<(task: Task<Void, any Error>?, received: Int32?)>((nil, nil))
+
+    /// A pipe: the handler writes the signal's number, the watcher reads it.
+    nonisolated(unsafe) private static var pipe: [Int32] = [-1, -1]  // Set once, before there is a handler.
 
     var received: Int32? { state.withLock { $0.received } }
 
     init() {
-        var set = sigset_t()
-        sigemptyset(&set)
-        sigaddset(&set, SIGINT)
-        sigaddset(&set, SIGTERM)
-        // Threads made later inherit the mask: only the watcher takes them.
+        precondition(Glibc.pipe(&Self.pipe) == 0, "no pipe: errno \(errno)")
+        for end in Self.pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        for number in [SIGINT, SIGTERM] {
+            signal(number) { number in
+                let error = errno
+                var byte = UInt8(truncatingIfNeeded: number)
+                _ = write(SignalWatch.pipe[1], &byte, 1)
+                errno = error
+            }
+        }
+        var set = Self.watched
+        // Threads made later inherit the mask.
         pthread_sigmask(SIG_BLOCK, &set, nil)
         let argument = Unmanaged.passRetained(self).toOpaque()
         var thread = pthread_t()
@@ -102,14 +118,22 @@ final class SignalWatch: Sendable {
             }, argument)
     }
 
-    private func wait() -> Never {
+    private static var watched: sigset_t {
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGINT)
         sigaddset(&set, SIGTERM)
+        return set
+    }
+
+    private func wait() -> Never {
+        // The one thread that surely takes them.
+        var set = Self.watched
+        pthread_sigmask(SIG_UNBLOCK, &set, nil)
         while true {
-            var number: Int32 = 0
-            guard sigwait(&set, &number) == 0 else { continue }
+            var byte: UInt8 = 0
+            guard read(Self.pipe[0], &byte, 1) == 1 else { continue }
+            let number = Int32(byte)
             let (again, task) = state.withLock { state in
                 defer { state.received = number }
                 return (state.received != nil, state.task)

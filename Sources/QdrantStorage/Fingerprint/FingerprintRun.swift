@@ -94,9 +94,14 @@ extension ServerFingerprint {
     /// A server that holds a part of the cluster's shards is compared by those
     /// shards. Where the collection was written while the fingerprint was made,
     /// a difference is worth a look and no failure.
-    /// - Parameter tolerance: by how much scores may differ, as a share of their size
+    /// - Parameters:
+    ///   - tolerance: by how much scores may differ, as a share of their size
+    ///   - each: called with the checks of each collection, while others are still to come
     /// - Throws: `.serverUnreachable`, `.notQdrant`
-    public func checks(against client: QdrantClient, tolerance: Double = 1e-5, digest: Digest) throws -> [ServerCheck] {
+    public func checks(
+        against client: QdrantClient, tolerance: Double = 1e-5, digest: Digest,
+        each: (_ collection: String, [ServerCheck]) -> Void = { _, _ in }
+    ) throws -> [ServerCheck] {
         let running = try client.version()
         var checks = [
             ServerCheck(
@@ -111,11 +116,14 @@ extension ServerFingerprint {
                 "collections", missing.isEmpty ? .pass : .fail, expected: "\(expected.count)",
                 found: "\(expected.count - missing.count)", detail: missing.isEmpty ? "" : "missing: \(missing.listed())"))
         for collection in collections where names.contains(collection.name) {
-            do { checks += try self.checks(of: collection, client, running, tolerance, digest) } catch let error as BackupError
+            let found: [ServerCheck]
+            do { found = try self.checks(of: collection, client, running, tolerance, digest) } catch let error as BackupError
                 where error.code == .serverRefused
             {
-                checks.append(ServerCheck("answers", of: collection.name, .fail, expected: "an answer", found: "\(error)"))
+                found = [ServerCheck("answers", of: collection.name, .fail, expected: "an answer", found: "\(error)")]
             }
+            each(collection.name, found)
+            checks += found
         }
         return checks
     }
