@@ -155,6 +155,8 @@ public final class DrillRun {
     private func restore(
         _ node: inout NodeDrill, _ scratch: DrillScratch, _ clock: Double
     ) async throws -> (String, ServerCheck.Verdict) {
+        // Of an earlier node.
+        board.update { $0 = Progress() }
         if let kind = options.image {
             let size = node.snapshot.record.statistics["bytes_total"] ?? 0
             try await scratch.mount(kind, size: size + size / 8 + (1 << 30))
@@ -241,7 +243,9 @@ public final class DrillRun {
         add(
             DrillStage(
                 name: .compare, start: begin + result.boot, seconds: result.compare, verdict: result.checks.verdict,
-                detail: wrong?.reason ?? "\(passed) of \(result.checks.count) checks are as at the backup"), &node)
+                detail: wrong?.reason
+                    ?? "\(passed) of \(result.checks.count) checks are \(record.fingerprint == nil ? "as the files say" : "as at the backup")"
+            ), &node)
     }
 
     // MARK: - The whole

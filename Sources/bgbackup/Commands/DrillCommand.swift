@@ -83,15 +83,15 @@ struct DrillCommand: AsyncParsableCommand {
         try archive.prepare()
         let repository = try await session.open()
         let choice = try await DrillChoice.make(repository, snapshot: snapshot, pick: pick, node: node, set: set)
-        announce(choice)
 
         let board = ProgressBoard()
         let line = ProgressLine(board, global)
         defer { line.stop() }
         let isQuiet = global.quiet || global.json
-        let run = DrillRun(repository: repository, options: options, board: board) { _, stage in
+        let run = DrillRun(repository: repository, options: options, board: board) { snapshot, stage in
             guard !isQuiet else { return }
             ProgressLine.clear()
+            if stage.name == .restore { Self.announce(snapshot) }
             Output.line(DrillReport.line(stage.name.rawValue, stage.seconds, stage.verdict, stage.detail))
         }
         let outcome = try await run.run(choice.snapshots, newest: choice.newest, missing: choice.missing)
@@ -109,14 +109,9 @@ struct DrillCommand: AsyncParsableCommand {
         throw ExitCode(BackupError.Code.drillFailed.exitStatus)
     }
 
-    private func announce(_ choice: DrillChoice) {
-        guard !global.quiet, !global.json else { return }
-        for snapshot in choice.snapshots {
-            let record = snapshot.record
-            Output.line(
-                "drill of snapshot \("\(snapshot.id)".prefix(8)) of \(printable(record.node.utf8)), captured \(shortTime(record.started)) UTC"
-            )
-        }
+    private static func announce(_ snapshot: Snapshot) {
+        let (id, record) = ("\(snapshot.id)".prefix(8), snapshot.record)
+        Output.line("drill of snapshot \(id) of \(printable(record.node.utf8)), captured \(shortTime(record.started)) UTC")
     }
 
     private func options(_ session: Session) throws -> DrillOptions {

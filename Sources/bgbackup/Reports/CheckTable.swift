@@ -5,19 +5,21 @@ struct CheckTable {
     private let checks: [ServerCheck]
     private let asExpected: String
 
-    /// Rows of passed checks that are shown one by one; with more, one row stands for all of a name.
-    private static let mostPassed = 60
+    private let mostPassed: Int
 
-    /// - Parameter asExpected: what stands for many checks that passed
-    init(_ checks: [ServerCheck], asExpected: String) {
+    /// - Parameters:
+    ///   - asExpected: what stands for many checks that passed
+    ///   - mostPassed: rows of passed checks that are shown one by one; with more, one row stands for all of a name
+    init(_ checks: [ServerCheck], asExpected: String, mostPassed: Int = 60) {
         self.checks = checks
         self.asExpected = asExpected
+        self.mostPassed = mostPassed
     }
 
     var html: String {
         let order: [ServerCheck.Verdict] = [.fail, .warn, .pass]
         var rows = order.flatMap { verdict in checks.filter { $0.verdict == verdict } }
-        if checks.filter({ $0.verdict == .pass }).count > Self.mostPassed {
+        if checks.filter({ $0.verdict == .pass }).count > mostPassed {
             rows = rows.filter { $0.verdict != .pass } + gathered
         }
         let words: [ServerCheck.Verdict: String] = [.fail: "failed", .warn: "look", .pass: "passed"]

@@ -21,7 +21,7 @@ extension DrillReport {
                 </div>
                 \(findings)
                 <section><h2>Expected and found</h2>
-                \(CheckTable(allChecks, asExpected: "as at the backup").html)</section>
+                \(CheckTable(allChecks, asExpected: "as at the backup", mostPassed: 24).html)</section>
                 """
         ).html
     }
