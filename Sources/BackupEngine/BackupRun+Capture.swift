@@ -148,8 +148,10 @@ extension BackupRun {
 
     private func readFiles(_ captured: Captured, _ writer: RepositoryWriter) async throws -> Captured {
         var contents = takeUnchanged(captured.volume)
-        var tracker = ChangeTracker(state: state, lists: readsAll ? nil : lists, capture: captured.capture)
-        let parents = tracker.parents(of: captured.volume) { contents[$0] == nil }
+        var tracker = ChangeTracker(
+            state: state, lists: readsAll ? nil : lists, capture: captured.capture,
+            on: repository.executor)
+        let parents = try await tracker.parents(of: captured.volume) { contents[$0] == nil }
         report.bytesPinned = captured.capture?.bytesPinned(except: captured.volume.inodes { contents[$0] != nil }) ?? 0
         let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
         try await read(files, of: captured.volume, into: writer, &contents)

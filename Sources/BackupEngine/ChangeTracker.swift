@@ -1,6 +1,5 @@
 import BackupBase
 import BackupRepository
-import Dispatch
 import QdrantStorage
 import VolumeIO
 
@@ -9,20 +8,21 @@ struct ChangeTracker {
     let state: LocalState?
     let lists: BlockListStore?
     let capture: (any Capture)?
+    let executor: BlockingExecutor
     private var random = SystemRandomNumberGenerator()
 
-    init(state: LocalState?, lists: BlockListStore?, capture: (any Capture)?) {
-        (self.state, self.lists, self.capture) = (state, lists, capture)
+    init(state: LocalState?, lists: BlockListStore?, capture: (any Capture)?, on executor: BlockingExecutor) {
+        (self.state, self.lists, self.capture, self.executor) = (state, lists, capture, executor)
     }
 
     /// One stretch in so many is read though it is said to be unchanged.
     private static let sample = 100
 
-    mutating func parents(of volume: VolumeScan, where isChanged: (Int) -> Bool) -> [Int: TrackedParent] {
+    mutating func parents(of volume: VolumeScan, where isChanged: (Int) -> Bool) async throws -> [Int: TrackedParent] {
         var parents: [Int: TrackedParent] = [:]
         var last: Compared?
         var isAudited = false
-        for file in compare(volume, where: isChanged) {
+        for file in try await compare(volume, where: isChanged) {
             let size = volume.nodes[file.index].stat.size
             let parent = TrackedParent(file.list, changed: file.changed, size: size) {
                 Int.random(in: 0..<Self.sample, using: &random) == 0
@@ -49,35 +49,34 @@ struct ChangeTracker {
         let changed: [Range<Int64>]
     }
 
-    /// Compares files with what the kept capture has. Each costs a few reads of
-    /// metadata, one after the other: eight files at once keep a disk busy.
-    private func compare(_ volume: VolumeScan, where isChanged: (Int) -> Bool) -> [Compared] {
+    /// Files that are looked at at once. Each costs a few reads of metadata, one
+    /// after the other, so that a disk is kept busy only by many.
+    private static let width = 16
+
+    /// Compares files with what the kept capture has.
+    private func compare(_ volume: VolumeScan, where isChanged: (Int) -> Bool) async throws -> [Compared] {
         guard let state, let lists, let capture else { return [] }
-        let candidates = volume.nodes.indices.filter {
+        var candidates = volume.nodes.indices.filter {
             volume.holdsContent($0) && isChanged($0) && volume.nodes[$0].stat.size > ReadQueue.stretch
-        }
-        let nodes = candidates.map { volume.nodes[$0] }
+        }[...]
         // Comparing with what was kept changes nothing of a capture.
         nonisolated(unsafe) let kept = capture
-        let found = Locked<[Compared]>([])
-        let next = Locked(0)
-        DispatchQueue.concurrentPerform(iterations: min(8, nodes.count)) { _ in
-            while true {
-                let position = next.withLock { value in
-                    defer { value += 1 }
-                    return value
-                }
-                guard position < nodes.count else { return }
-                let node = nodes[position]
+        var results = OrderedMap<Int, Compared?>(
+            width: Self.width, on: executor, from: { candidates.popFirst() },
+            transform: { index in
+                let node = volume.nodes[index]
                 guard let known = state.find(node.path), known.stamp.inode == node.stat.inode,
                     let content = try? Content(decoding: known.content),
                     content.blockSize == volume.fileClass(node.path).blockSize,
                     let list = lists.find(node.path, content: content),
                     let changed = kept.changedRanges(of: node, since: content.size)
-                else { continue }
-                found.withLock { $0.append(Compared(index: candidates[position], list: list, changed: changed)) }
-            }
+                else { return nil }
+                return Compared(index: index, list: list, changed: changed)
+            })
+        var found: [Compared] = []
+        while let result = try await results.next() {
+            if let result { found.append(result) }
         }
-        return found.withLock { $0.sorted { $0.index < $1.index } }
+        return found
     }
 }

@@ -138,7 +138,7 @@ struct SeedCommand: AsyncParsableCommand {
             throw BackupError(.usage, "'\(printable(mine.uri.utf8))' is no address of a node")
         }
         guard let id = mine.snapshot else {
-            return tell(mine, "this node begins empty: nothing is restored")
+            return try tell(mine, "this node begins empty: nothing is restored")
         }
         var options = RestoreOptions(target: absolute(target!))
         options.resume = resume
@@ -153,7 +153,8 @@ struct SeedCommand: AsyncParsableCommand {
         line.stop()
         for problem in report.problems { Terminal.note("bgbackup: \(problem)") }
         if !dry.dryRun, let unit { try writeUnit(mine, to: absolute(unit)) }
-        tell(mine, "\(dry.dryRun ? "would restore" : "restored") snapshot \(id.prefix(8)) of \(mine.blue ?? "-") onto \(target!)")
+        try tell(
+            mine, "\(dry.dryRun ? "would restore" : "restored") snapshot \(id.prefix(8)) of \(mine.blue ?? "-") onto \(target!)")
         if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
     }
 
@@ -168,9 +169,9 @@ struct SeedCommand: AsyncParsableCommand {
         let dry_run: Bool
     }
 
-    private func tell(_ mine: SeedPlan.Node, _ what: String) {
+    private func tell(_ mine: SeedPlan.Node, _ what: String) throws {
         if global.json {
-            try? Output.document(
+            try Output.document(
                 Applied(
                     uri: mine.uri, snapshot_id: Nullable(mine.snapshot), is_first: mine.isFirst, first_start: mine.firstStart,
                     later_start: mine.laterStart, dry_run: dry.dryRun), lines: true)
