@@ -9,8 +9,9 @@ GROUP = 4                        # pages of one block of bgbackup's
 
 
 class Scatter:
-    def __init__(self, root: Path):
-        paths = sorted(root.glob("collections/*/*/segments/*/payload_storage/page_*.dat"))
+    def __init__(self, root: Path, first: int | None = None):
+        """Of the first so many files; of all where none are named."""
+        paths = sorted(root.glob("collections/*/*/segments/*/payload_storage/page_*.dat"))[:first]
         self.groups = [(path, offset) for path in paths for offset in data_groups(path)]
 
     def write(self, pages: int, seed: int, apart: bool = False) -> int:

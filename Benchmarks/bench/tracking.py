@@ -2,7 +2,8 @@
 
 By share: the volume of make-volume is copied into a file system, and payload pages of it are changed in
 place at random; bgbackup, restic and borg back up the same change in turn, each from a cold page cache.
-By size: a volume of mostly holes grows from 1 to 64 GB; 4 MB of it change, each 4 KiB in a block of its own.
+By size: a volume of mostly holes grows from 1 to 64 GB; 4 MB of it change, each 4 KiB in a block of its own,
+in as many files as that hits at random, and in the files that the smallest volume has.
 Bytes read are bgbackup's own figure; what was read from the device is counted beside it, for every tool."""
 
 import shutil
@@ -24,6 +25,7 @@ SHARES = [0.0001, 0.001, 0.01]
 SIZES = [1e9, 4e9, 16e9, 64e9]
 CHANGE = 4_096_000                                       # bytes, whatever the size
 TARGET_SHARE, READ_LIMIT, WALL_LIMIT = 0.001, 4.0, 0.5
+WHERE = ["all files", "the same files"]                  # that a change hits, by the size of the volume
 FLAT = 1.5                                               # times the smallest volume's, and it still counts as flat
 
 
@@ -91,7 +93,7 @@ def by_size(setting: Setting, kind: str, method: str) -> dict:
     pages = setting.scaled(CHANGE) // PAGE
     tool = setting.bgbackup(method)
     with Image(kind, IMAGE_SIZE, setting.scratch) as image:
-        volume, home, samples = Volume(setting, image), None, []
+        volume, home, samples, least = Volume(setting, image), None, [], 0
         try:
             for position, size in enumerate(SIZES):
                 files = sparse_volume.grow(volume.root, setting.scaled(size), 1)
@@ -99,11 +101,14 @@ def by_size(setting: Setting, kind: str, method: str) -> dict:
                 if home is None:
                     home = setting.begin(tool, "bgbackup", volume.root)
                 volume.backup(tool)
-                scatter = Scatter(volume.root)
+                least = files if position == 0 else least
+                scatters = {"all files": Scatter(volume.root), "the same files": Scatter(volume.root, first=least)}
                 for turn in range(setting.rounds):
-                    changed = volume.change(scatter, pages, position * setting.rounds + turn, apart=True)
-                    add(setting, samples, volume.backup(tool), tool="bgbackup", kind=kind, size=setting.scaled(size),
-                        files=files, changed=changed)
+                    for number_of, (where, scatter) in enumerate(scatters.items()):
+                        seed = (position * setting.rounds + turn) * len(scatters) + number_of
+                        changed = volume.change(scatter, pages, seed, apart=True)
+                        add(setting, samples, volume.backup(tool), tool="bgbackup", kind=kind, where=where,
+                            size=setting.scaled(size), files=files, changed=changed)
         finally:
             if home is not None:
                 shutil.rmtree(home, ignore_errors=True)
@@ -188,9 +193,11 @@ def size_rows(result: dict) -> list[list[str]]:
     rows = []
     for kind, case in result.items():
         for size in sorted({s["size"] for s in case["samples"]}):
-            samples = pick(case["samples"], size=size)
-            what = f"{case['method']} on {kind}, {number(size / 1e9)} GB, {samples[0]['files']} files"
-            rows.append([what, *costs(samples)])
+            for where in WHERE:
+                samples = pick(case["samples"], size=size, where=where)
+                what = (f"{case['method']} on {kind}, {number(size / 1e9)} GB, {samples[0]['files']} files, changed in {where}: "
+                        f"{middle(samples, 'files_changed'):.0f}")
+                rows.append([what, *costs(samples)])
     return rows
 
 
@@ -204,13 +211,14 @@ def targets(result: dict) -> list[list[str]]:
             rows.append(goal(f"{what}: wall", WALL_LIMIT, "s", middle(samples, "wall"), number, verdict))
     for kind, case in result["by_size"].items():
         sizes = sorted({s["size"] for s in case["samples"]})
-        least, most = (pick(case["samples"], size=size) for size in (sizes[0], sizes[-1]))
-        # What is audited is none of bytes_read, but the device feels it.
-        for key, label in (("wall", "wall"), ("bytes_read", "bytes read"), ("device_read", "from the device")):
-            one, other = middle(least, key), middle(most, key)
-            rows.append(goal(f"{case['method']} on {kind}: {label}, 64 × the size", FLAT, "× (flat)",
-                             other / one if one and other is not None else None, ratio,
-                             other_case(result["size"], case["method"], meant[kind])))
+        for where in WHERE:
+            least, most = (pick(case["samples"], size=size, where=where) for size in (sizes[0], sizes[-1]))
+            # What is audited is none of bytes_read, but the device feels it.
+            for key, label in (("wall", "wall"), ("bytes_read", "bytes read"), ("device_read", "from the device")):
+                one, other = middle(least, key), middle(most, key)
+                rows.append(goal(f"{case['method']} on {kind}: {label}, 64 × the size, changed in {where}", FLAT, "× (flat)",
+                                 other / one if one and other is not None else None, ratio,
+                                 other_case(result["size"], case["method"], meant[kind])))
     return rows
 
 

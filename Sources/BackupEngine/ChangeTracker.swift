@@ -1,5 +1,6 @@
 import BackupBase
 import BackupRepository
+import Glibc
 import QdrantStorage
 import VolumeIO
 
@@ -9,7 +10,7 @@ struct ChangeTracker {
     let lists: BlockListStore?
     let capture: (any Capture)?
     let executor: BlockingExecutor
-    private var random = SystemRandomNumberGenerator()
+    private var toNext = Self.gap()
 
     init(state: LocalState?, lists: BlockListStore?, capture: (any Capture)?, on executor: BlockingExecutor) {
         (self.state, self.lists, self.capture, self.executor) = (state, lists, capture, executor)
@@ -24,9 +25,7 @@ struct ChangeTracker {
         var isAudited = false
         for file in try await compare(volume, where: isChanged) {
             let size = volume.nodes[file.index].stat.size
-            let parent = TrackedParent(file.list, changed: file.changed, size: size) {
-                Int.random(in: 0..<Self.sample, using: &random) == 0
-            }
+            let parent = TrackedParent(file.list, changed: file.changed, size: size) { isSampled() }
             isAudited = isAudited || parent.reads.contains(where: \.isAudit)
             parents[file.index] = parent
             if parent.bytesToRead < size { last = file }
@@ -41,6 +40,20 @@ struct ChangeTracker {
             }
         }
         return parents
+    }
+
+    /// How many stretches are passed over before the next that is read, if each
+    /// is read with the same chance: asking the system for chance at each is a
+    /// system call each.
+    private static func gap() -> Int { Int(log(Double.random(in: 0x1p-53..<1)) / log(1 - 1 / Double(sample))) }
+
+    private mutating func isSampled() -> Bool {
+        guard toNext == 0 else {
+            toNext -= 1
+            return false
+        }
+        toNext = Self.gap()
+        return true
     }
 
     private struct Compared: Sendable {
