@@ -18,8 +18,8 @@ public struct RestoreOptions: Sendable {
     /// Owner and group for everything, instead of the stored numbers.
     public var owner: (user: UInt32, group: UInt32)?
     public var identity = RestoreIdentity.alone
-    /// Begin only where this many bytes stay free; nil begins in any case.
-    public var keepFree: Int64?
+    /// Begin only where this many bytes stay free on the file system of this path; nil begins in any case.
+    public var keepFree: (bytes: Int64, at: String)?
 
     public init(target: String) { self.target = target }
 }
@@ -178,14 +178,14 @@ public final class RestoreRun {
 
     private func checkSpace(_ plan: RestorePlan) throws {
         var system = statvfs()
-        guard let keepFree = options.keepFree, statvfs(options.target, &system) == 0 else { return }
+        guard let spare = options.keepFree, statvfs(spare.at, &system) == 0 else { return }
         let free = Int64(clamping: UInt64(system.f_bavail) * UInt64(system.f_frsize))
         let needed = plan.files.reduce(0) { sum, file in sum + file.dataRanges.reduce(0) { $0 + Int64($1.count) } }
-        guard free - needed >= keepFree else {
+        guard free - needed >= spare.bytes else {
             throw BackupError(
                 .targetFull,
-                "\(options.target) has \(formatBytes(free)) free, where \(formatBytes(needed)) are needed and "
-                    + "\(formatBytes(keepFree)) are to stay free", hint: "Choose another place.")
+                "\(spare.at) has \(formatBytes(free)) free, where \(formatBytes(needed)) are needed and "
+                    + "\(formatBytes(spare.bytes)) are to stay free", hint: "Choose another place.")
         }
     }
 

@@ -44,6 +44,10 @@ struct DrillEngineTests {
         let isolated = try String(contentsOfFile: workspace.path("answer"), encoding: .utf8)
         // Nothing of the drill's own is passed on: no open file, no variable with a secret.
         #expect(isolated.hasPrefix("cut off 0 1 2 3 [") && !isolated.contains("PASSWORD"), "\(isolated)")
+        // A proxy that the environment names is not asked: it could not be reached from there.
+        let proxied = try workspace.expect(
+            0, ["drill", "--json", "--scratch", stage.scratch, "--boot", command], extra: ["http_proxy": "http://127.0.0.1:1"])
+        #expect(proxied.summary["verdict"] as? String == "pass")
         let report = try stage.drill("--shared-network", boot: command)
         #expect(try String(contentsOfFile: workspace.path("answer"), encoding: .utf8).hasPrefix("reached"))
         #expect(report["isolated"] as? Bool == false)
@@ -124,6 +128,9 @@ struct DrillEngineTests {
             16, ["drill", "--json", "--scratch", "\(mount.path)/s", "--boot", DrillStage.boot]
         ).summary
         #expect((report["reason"] as? String)?.contains("are to stay free") == true, "\(report)")
+        // Nor through an image, which takes no room yet when it is made.
+        let image = try workspace.expect(16, ["drill", "--json", "--no-boot", "--image", "ext4", "--scratch", "\(mount.path)/s"])
+        #expect((image.summary["reason"] as? String)?.contains("are to stay free") == true, "\(image.output)")
         try workspace.expect(1, ["drill", "--no-boot", "--scratch", "/proc/none"])
         try workspace.expect(1, ["drill", "--no-boot", "--output", "/proc/none", "--scratch", stage.scratch])
     }

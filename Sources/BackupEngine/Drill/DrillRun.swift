@@ -162,7 +162,7 @@ public final class DrillRun {
             try await scratch.mount(kind, size: size + size / 8 + (1 << 30))
         }
         var settings = RestoreOptions(target: scratch.volume)
-        settings.keepFree = Self.spare
+        settings.keepFree = (Self.spare(scratch.path), scratch.path)
         let curve = CurveRecorder(board, since: clock)
         defer { node.curve = curve.stop() }
         let report = try await RestoreRun(repository: repository, options: settings, board: board).run(node.snapshot)
@@ -172,8 +172,12 @@ public final class DrillRun {
         return ("\(what); \(report.problems.count) pieces of metadata could not be set, first \(problem)", .warn)
     }
 
-    /// Bytes of the scratch file system that stay free: a drill must not fill a disk that others live on.
-    private static let spare: Int64 = 256 << 20
+    /// Bytes that stay free where the scratch is, an image's file too: a drill must not fill a disk that others live on.
+    private static func spare(_ path: String) -> Int64 {
+        var system = statvfs()
+        guard statvfs(path, &system) == 0 else { return 256 << 20 }
+        return max(256 << 20, Int64(clamping: UInt64(system.f_blocks) * UInt64(system.f_frsize) / 20))
+    }
 
     private func verify(_ node: NodeDrill, _ scratch: DrillScratch) async throws -> (String, ServerCheck.Verdict) {
         let result = try await RestoredBlocks(repository: repository, target: scratch.volume)

@@ -58,7 +58,6 @@ public struct EngineCommand: Sendable {
 /// outlive neither the thread nor the process, however they end.
 final class EngineProcess {
     private let pid: pid_t
-    private var status: Int32?
     private let log: String
 
     /// - Parameters:
@@ -108,15 +107,13 @@ final class EngineProcess {
         return child
     }
 
-    /// How it ended; nil while it runs.
+    /// How it ended; nil while it runs. It is not reaped yet: as long as its
+    /// number is its own, so is that of its group.
     var end: String? {
-        if status == nil {
-            var code: Int32 = 0
-            guard waitpid(pid, &code, WNOHANG) == pid else { return nil }
-            status = code
-        }
-        let code = status!
-        return code & 0x7f == 0 ? "with status \(code >> 8 & 0xff)" : "by signal \(code & 0x7f)"
+        var info = siginfo_t()
+        guard waitid(P_PID, id_t(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0, info.si_signo == SIGCHLD else { return nil }
+        let number = info._sifields._sigchld.si_status
+        return info.si_code == CLD_EXITED ? "with status \(number)" : "by signal \(number)"
     }
 
     /// Seconds that it has to end by itself.
@@ -128,7 +125,8 @@ final class EngineProcess {
         let limit = monotonicSeconds() + Self.patience
         while end == nil, monotonicSeconds() < limit { usleep(10_000) }
         kill(-pid, SIGKILL)
-        while end == nil { usleep(10_000) }
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
     }
 
     /// The last lines that it wrote, for people.

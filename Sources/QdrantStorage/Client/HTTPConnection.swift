@@ -29,6 +29,7 @@ final class HTTPConnection: @unchecked Sendable {
     private let headers: UnsafeMutablePointer<curl_slist>?
     private let message: UnsafeMutablePointer<CChar>
     private let certificates: String?
+    private let isDirect: Bool
     private let bodyLimit: Int
 
     private static let initialized: Void = { _ = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) }()
@@ -36,8 +37,9 @@ final class HTTPConnection: @unchecked Sendable {
     /// - Parameters:
     ///   - headers: of every request, as "name: value"
     ///   - certificates: PEM file of the authorities to trust, instead of the system's
+    ///   - isDirect: whether a proxy that the environment names is passed by
     ///   - bodyLimit: bytes of an answer at the most
-    init(headers: [String], certificates: String?, bodyLimit: Int) {
+    init(headers: [String], certificates: String?, isDirect: Bool, bodyLimit: Int) {
         _ = Self.initialized
         handle = curl_easy_init()!
         var list: UnsafeMutablePointer<curl_slist>?
@@ -46,6 +48,7 @@ final class HTTPConnection: @unchecked Sendable {
         message = .allocate(capacity: Int(CURL_ERROR_SIZE))
         message.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
         self.certificates = certificates
+        self.isDirect = isDirect
         self.bodyLimit = bodyLimit
     }
 
@@ -105,6 +108,7 @@ final class HTTPConnection: @unchecked Sendable {
             // Runs on this very thread, inside the task: a signal ends a call that waits.
             bgb_curl_set_progress(handle) { _, _, _, _, _ in Task.isCancelled ? 1 : 0 },
         ]
+        if isDirect { codes.append(bgb_curl_set_string(handle, CURLOPT_NOPROXY, "*")) }
         if let certificates { codes.append(bgb_curl_set_string(handle, CURLOPT_CAINFO, certificates)) }
         if isPost {
             codes.append(bgb_curl_set_long(handle, CURLOPT_POST, 1))

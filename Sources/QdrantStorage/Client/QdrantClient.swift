@@ -39,7 +39,9 @@ public final class QdrantClient: Sendable {
         self.key = key
         hasKey = key != nil
         self.timeout = timeout
-        connection = HTTPConnection(headers: headers, certificates: certificates, bodyLimit: answerLimit)
+        // No proxy has this machine's loopback.
+        connection = HTTPConnection(
+            headers: headers, certificates: certificates, isDirect: address.isLoopback, bodyLimit: answerLimit)
     }
 
     // MARK: - Calls
