@@ -5,7 +5,8 @@ struct TarBuilder {
 
     private static let names = [
         "", "collections/c/config.json", "collections/c/0/", "config.json", "0/replica_state.json", "0/segments/u/files/",
-        "0/segments/u.tar", "0/segments/u/snapshot/files/", "c.snapshot", "c.snapshot/", "segments/u/", "1/", "./", "../", "/",
+        "0/segments/u.tar", "0/segments/u/snapshot/files/", "c.snapshot", "c.snapshot/", "c.snapshot/config.json", "segments/u/",
+        "1/", "./", "../", "/",
         "collections/", "tmp/", ".bgbackup-incomplete", "aliases/data.json", "version.info",
     ]
     private static let types = Array("0000005512xgLKS67".utf8)
@@ -20,7 +21,42 @@ struct TarBuilder {
         "1\n0\n5\n", "2\n0\n5\n512\n5\n",
     ]
 
+    private typealias Members = [(name: String, content: [UInt8])]
+
+    private static let replicas = Array(contents[1].utf8)
+    private static let volume: Members = [
+        ("collections/c/config.json", Array("{}".utf8)), ("collections/c/0/replica_state.json", replicas),
+        ("raft_state.json", Array("{}".utf8)),
+    ]
+    private static let collection: Members = [
+        ("config.json", Array("{}".utf8)), ("version.info", Array("0.4.2".utf8)), ("0/replica_state.json", replicas),
+        ("0/segments/u.tar", archive([("snapshot/files/segment.json", Array("{}".utf8))])),
+        ("0/segments/v/files/segment.json", []),
+    ]
+    private static let storage: Members = [
+        ("config.json", Array(contents[0].utf8)), ("c.snapshot", archive(collection)), ("d.snapshot", archive(collection)),
+    ]
+
+    private static func archive(_ members: Members) -> [UInt8] {
+        var builder = TarBuilder()
+        builder.add(members, leaving: 0)
+        return builder.bytes + [UInt8](repeating: 0, count: 1024)
+    }
+
+    /// - Parameter mask: which members to leave out
+    private mutating func add(_ members: Members, leaving mask: UInt8) {
+        for (index, member) in members.enumerated() where mask >> index & 1 == 0 {
+            var nothing: ArraySlice<UInt8> = []
+            header(Array(member.name.utf8), UInt8(ascii: "0"), member.content.count, &nothing)
+            bytes += member.content + [UInt8](repeating: 0, count: -member.content.count & 511)
+        }
+    }
+
+    /// A sound archive of one of the kinds that are imported, less what the
+    /// input leaves out and more what it describes.
     mutating func build(_ input: inout ArraySlice<UInt8>) {
+        let kinds: [Members] = [[], Self.volume, Self.collection, Self.storage]
+        add(kinds[Int(input.popFirst() ?? 0) % kinds.count], leaving: input.popFirst() ?? 0)
         while let operation = input.popFirst() {
             let type = Self.types[Int(operation) % Self.types.count]
             let content = content(type, &input)
@@ -40,7 +76,8 @@ struct TarBuilder {
     }
 
     private static func name(_ input: inout ArraySlice<UInt8>) -> [UInt8] {
-        Array(names[Int(input.popFirst() ?? 0) % names.count].utf8) + take(&input)
+        let which = input.popFirst() ?? 0
+        return Array(names[Int(which & 0x7f) % names.count].utf8) + (which & 0x80 == 0 ? take(&input) : [])
     }
 
     private func content(_ type: UInt8, _ input: inout ArraySlice<UInt8>) -> [UInt8] {
