@@ -5,10 +5,12 @@ struct TarBuilder {
 
     private static let names = [
         "", "collections/c/config.json", "collections/c/0/", "config.json", "0/replica_state.json", "0/segments/u/files/",
-        "0/segments/u.tar", "0/segments/u/snapshot/files/", "c.snapshot", "c.snapshot/", "c.snapshot/config.json", "segments/u/",
+        "0/segments/u.tar", "0/segments/u/snapshot/files/", "0/segments/", "c.snapshot", "c.snapshot/", "c.snapshot/config.json",
+        "segments/u/",
         "1/", "./", "../", "/",
         "collections/", "tmp/", ".bgbackup-incomplete", "aliases/data.json", "version.info",
     ]
+    private static let ends = ["", "", "/files/a", "/snapshot/files/a", "/", "/config.json", ".tar", ".snapshot"]
     private static let types = Array("0000005512xgLKS67".utf8)
     private static let records = [
         "path=", "size=", "linkpath=", "mtime=", "uid=", "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=",
@@ -77,7 +79,9 @@ struct TarBuilder {
 
     private static func name(_ input: inout ArraySlice<UInt8>) -> [UInt8] {
         let which = input.popFirst() ?? 0
-        return Array(names[Int(which & 0x7f) % names.count].utf8) + (which & 0x80 == 0 ? take(&input) : [])
+        let start = Array(names[Int(which & 0x7f) % names.count].utf8)
+        guard which & 0x80 == 0 else { return start }
+        return start + take(&input) + Array(ends[Int(input.popFirst() ?? 0) % ends.count].utf8)
     }
 
     private func content(_ type: UInt8, _ input: inout ArraySlice<UInt8>) -> [UInt8] {

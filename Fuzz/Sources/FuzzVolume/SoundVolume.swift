@@ -97,6 +97,7 @@ enum SoundVolume {
         while let operation = input.popFirst(), operation != 0xff, let which = input.popFirst() {
             let path = files[Int(which) % files.count].path
             var bytes = changed[path] ?? []
+            let kept = bytes
             change(&bytes, operation, &input)
             switch operation % 8 {
             case 6: changed[path] = nil
@@ -104,12 +105,18 @@ enum SoundVolume {
                 // Another name in the same directory.
                 changed[path] = nil
                 let folder = path[...(path.lastIndex(of: "/") ?? path.startIndex)]
-                changed["\(folder)\(String(decoding: bytes, as: UTF8.self).replacing("/", with: "_"))"] = bytes
+                let name = names[Int(bytes.first ?? 0) % names.count] + String(decoding: bytes.dropFirst(), as: UTF8.self)
+                changed["\(folder)\(name.replacing("/", with: "_"))"] = kept
             default: changed[path] = bytes
             }
         }
         return changed
     }
+
+    private static let names = [
+        "", "closed-18446744073709551615", "closed-", "open-", "open-18446744073709551615", "closed-9223372036854775808",
+        "chunk_9.mmap", "page_18446744073709551615.dat", "CURRENT", "18446744073709551615", "shard_0.initializing",
+    ]
 
     private static let numbers = [
         "0", "1", "7", "18446744073709551615", "9223372036854775808", "-1", "1e300", "1152921504606846976", "4294967296", "null",
@@ -134,7 +141,7 @@ enum SoundVolume {
         case 5:
             // A log whose records are the input's, with good checksums.
             bytes = log(input.prefix(count).split(separator: 0).map { Array($0) })
-        default: bytes = Array(input.prefix(min(count, 60)))
+        default: bytes = Array(input.prefix(min(count, 60)))  // a name
         }
         input = input.dropFirst(count)
     }

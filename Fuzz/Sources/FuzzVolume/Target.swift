@@ -71,9 +71,11 @@ private func countPoints(_ bytes: [UInt8]) {
 private func placeInArchive(_ bytes: [UInt8]) {
     _ = (FileClass.of(bytes), ScratchPath.matches(bytes), SnapshotArchive.isArchive(bytes), SnapshotArchive.isNote(bytes))
     _ = (SnapshotArchive.folder(bytes), SnapshotArchive.collection(ofFile: String(decoding: bytes, as: UTF8.self)))
-    // After what the fuzzer thinks of, what makes a segment of it.
-    for prefix in ["", "0/segments/u/files/", "c.snapshot/1/segments/", "segments/u/snapshot/"] {
-        let path = Array(prefix.utf8) + bytes
+    // Between what makes a file of a segment of it.
+    let ends = ["", "/files/a", "/snapshot/files/a", "/snapshot/a"]
+    for (prefix, end) in ["", "0/segments/", "c.snapshot/1/segments/", "segments/"].flatMap({ start in ends.map { (start, $0) } })
+    {
+        let path = Array(prefix.utf8) + bytes + Array(end.utf8)
         guard case .keep(let kept) = SnapshotArchive.place(path) else { continue }
         precondition(kept.count <= path.count, "a path becomes longer")
         precondition(
