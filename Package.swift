@@ -20,7 +20,7 @@ let package = Package(
     products: [
         .executable(name: "bgbackup", targets: ["bgbackup"]),
         .library(name: "BackupRepository", targets: ["BackupRepository", "ObjectStorage", "BackupBase"]),
-        .library(name: "BackupEngine", targets: ["BackupEngine"]),
+        .library(name: "BackupEngine", targets: ["BackupEngine", "QdrantStorage", "VolumeIO"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),

@@ -14,4 +14,8 @@ let package = Package(
         .executableTarget(
             name: $0, dependencies: [.product(name: "BackupRepository", package: "bgbackup")], swiftSettings: settings)
     }
+        + ["FuzzVolume", "FuzzArchive"].map {
+            .executableTarget(
+                name: $0, dependencies: [.product(name: "BackupEngine", package: "bgbackup")], swiftSettings: settings)
+        }
 )

@@ -292,6 +292,7 @@ public final class BackupRun {
         record.inspection = report.inspection
         record.cluster = options.cluster
         record.fingerprint = report.fingerprint
+        record.architecture = CPUArchitecture.own
         return record
     }
 

@@ -46,6 +46,8 @@ public struct RestoreReport: Sendable {
     public var bytesPerSecond: Int64 { Int64(Double(bytesWritten + bytesKept) / max(duration, 0.001)) }
     /// Nil where the volume has no raft state, or it was kept.
     public var identity: RestoreRun.Identity?
+    /// What is worth knowing before a start on the target, and takes nothing from the restore.
+    public var warnings: [String] = []
     /// Metadata that could not be set. Not empty: exit 3.
     public var problems: [String] = []
 }
@@ -71,6 +73,7 @@ public final class RestoreRun {
     public func run(_ snapshot: Snapshot) async throws -> RestoreReport {
         let clock = monotonicSeconds()
         report.snapshot = snapshot.id
+        findWarnings(snapshot)
         if snapshot.record.kind == .device, !options.refresh {
             try await DeviceRestore(repository: repository, options: options, board: board).run(snapshot, &report)
             report.duration = monotonicSeconds() - clock

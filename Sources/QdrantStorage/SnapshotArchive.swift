@@ -44,17 +44,14 @@ public enum SnapshotArchive {
 
     /// Where a path of an archive belongs, those of archives in it below `folder`.
     public static func place(_ path: [UInt8]) -> Place {
-        let parts = components(path)
+        let raw = path.split(separator: UInt8(ascii: "/"))
+        let parts = raw.map { String(decoding: $0, as: UTF8.self) }
         guard let (count, rest) = segment(parts) else { return .keep(path) }
         func below(_ skipped: Int) -> Place {
             let kept = parts[..<count] + rest.dropFirst(skipped)
             if kept.last == "segment_manifest.json" { return .refuse("is of a partial snapshot, which is no whole one") }
-            var bytes = path
             // The same bytes, which need not be text, without the components in between.
-            let start = parts[..<count].reduce(0) { $0 + $1.utf8.count + 1 }
-            let gone = rest.prefix(skipped).reduce(0) { $0 + $1.utf8.count + 1 }
-            bytes.removeSubrange(start..<start + gone)
-            return .keep(bytes)
+            return .keep(Array((raw[..<count] + raw[(count + skipped)...]).joined(separator: [UInt8(ascii: "/")])))
         }
         switch rest.first {
         case "snapshot":

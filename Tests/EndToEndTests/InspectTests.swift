@@ -147,6 +147,8 @@ struct InspectTests {
 
     @Test func `what is no volume, and hostile files, end in a finding and not in a crash`() throws {
         #expect(findings(try inspect(workspace.directory.path).document) == ["forbids noQdrantVolume"])
+        let text = try workspace.expect(17, ["inspect", workspace.directory.path]).output
+        #expect(text.hasPrefix("\(workspace.directory.path) is no Qdrant volume\n") && !text.contains("version"))
         #expect(try workspace.run(["inspect", workspace.path("nowhere")]).status == 1)
         let path = volumes("volume")
         try cluster.copy(.single, to: path)
@@ -154,6 +156,7 @@ struct InspectTests {
         let log = try volume.shell("ls -d collections/*/0/wal | head -1").trimmingCharacters(in: .whitespacesAndNewlines)
         // A length of 2^63 after a good header; a closed segment of nothing; names that are no numbers.
         try volume.write("\(log)/closed-99999999999999999999", "x")
+        try volume.shell("cp \(log)/open-1 \(log)/closed-18446744073709551615")
         try volume.write("\(log)/open-9", Array("wal\0\0\0\0\0".utf8) + [UInt8](repeating: 0xff, count: 64))
         try volume.write("\(log)/open-8", "w")
         try volume.write("raft_state.json", String(repeating: "[", count: 200_000))

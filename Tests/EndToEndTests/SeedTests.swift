@@ -149,6 +149,49 @@ struct SeedTests {
             objections(try plan("--green", "http://x:6335/$(id)", status: 17)).contains { $0.contains("no address of a node") })
     }
 
+    @Test func `the version that the server itself told counts before what its volume tells`() throws {
+        let volume = Volume(existing: volumes("told"))
+        try cluster.copy(to: volume.path)
+        try volume.shell("grep -q 1.19.0 raft_state.json && sed -i 's/1[.]19[.]0/1.17.0/g' raft_state.json")
+        func plan(_ target: String, _ status: Int32) throws -> [String: Any] {
+            let plan = try workspace.expect(
+                status,
+                [
+                    "seed", "--plan", "--json", "--snapshot", "latest", "--green", "http://green-0:6335", "--target-version",
+                    target,
+                ])
+            return try #require(plan.document as? [String: Any])
+        }
+        try workspace.backup(volume)
+        #expect(objections(try plan("1.20.0", 17)).contains { $0.contains("blue ran 1.17.0") })
+        try workspace.backup(volume, "--qdrant-url", try SharedQdrant.url)
+        #expect(objections(try plan("1.20.0", 0)) == [])
+        #expect(objections(try plan("1.18.0", 17)).contains { $0.contains("blue ran 1.19.0") })
+        try volume.shell("sed -i 's/1[.]17[.]0/unknown/g' raft_state.json")
+        try workspace.backup(volume)
+        #expect(objections(try plan("1.20.0", 0), "warns").contains { $0.contains("or later, green is to run") })
+        #expect(objections(try plan("1.16.0", 17)).contains { $0.contains("or later, green is to run") })
+    }
+
+    @Test(.enabled(if: OtherMachine.isAvailable && FuseMount.isAvailable, "needs setarch, root and FUSE"))
+    func `another kind of machine and a file system that Qdrant rejects are warned of`() throws {
+        try backUp(.sharded, nodes: [0, 2])
+        try cluster.copy(.sharded, node: 1, to: volumes("blue-1"))
+        _ = try OtherMachine.backup(workspace, volumes("blue-1"), "--node", "blue-1", "--set", "night", "--cluster", "prod")
+        let warned = objections(try plan(), "warns")
+        #expect(warned.contains { $0 == "blue-1 ran on \(OtherMachine.name), this machine is \(OtherMachine.own)" }, "\(warned)")
+        let mount = try FuseMount()
+        let result = try workspace.expect(
+            0,
+            [
+                "seed", "--apply", workspace.path("plan.json"), "--as", "http://green-1:6335", "--target", mount.path,
+                "--dry-run", "--json",
+            ])
+        let warnings = result.summary["warnings"] as? [String] ?? []
+        #expect(warnings.contains { $0.contains("is on FUSE") } && warnings.contains { $0.contains("backed up on") })
+        #expect(result.errors.contains("warning: the target \(mount.path) is on FUSE"))
+    }
+
     @Test func `a shard of which no snapshot has an active replica is refused`() throws {
         try backUp(.sharded, nodes: [0])
         #expect(objections(try plan(status: 17)).contains { $0.contains("Active replica of shard") })

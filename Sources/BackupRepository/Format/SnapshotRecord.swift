@@ -28,6 +28,9 @@ public struct SnapshotRecord: Codable, Sendable {
     public var inspection: InspectionSummary?
     /// Nil where no server was asked, or it did not answer.
     public var fingerprint: FingerprintRecord?
+    /// Of the machine that it was made on, as uname(2) names it; nil of agents
+    /// that did not say, and of what came from elsewhere.
+    public var architecture: String?
 
     public init(
         sequence: UInt64, node: String, volume: String, kind: Kind, lineage: String, parent: String?,

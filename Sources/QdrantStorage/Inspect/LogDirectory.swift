@@ -57,7 +57,9 @@ public struct LogDirectory: Sendable, Codable {
         segment.close()
         segments += 1
         records += UInt64(segment.records)
-        next += UInt64(segment.records)
+        // The number is a file's name: whatever it says, there is none beyond the last.
+        let (sum, isBeyond) = next.addingReportingOverflow(UInt64(segment.records))
+        next = isBeyond ? .max : sum
         bytes += segment.end
         switch segment.ending {
         case .clean: break

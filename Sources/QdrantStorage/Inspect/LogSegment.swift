@@ -159,7 +159,7 @@ struct LogSegment {
         bytes.prefix(MemoryLayout<Number>.size).reversed().reduce(0) { $0 << 8 | Number($1) }
     }
 
-    private static func reversed(_ value: UInt32) -> UInt32 {
+    static func reversed(_ value: UInt32) -> UInt32 {
         var (value, result) = (value, UInt32(0))
         for _ in 0..<32 {
             result = result << 1 | value & 1

@@ -7,17 +7,28 @@ public struct ClusterVolume: Sendable {
     public let moment: Double
     public let isAtomic: Bool
     public let inspection: VolumeInspection
+    /// The version that the running server told when it was backed up; nil where none was asked.
+    public let answered: ServerVersion?
+    /// Of the machine that wrote it, as uname(2) names it; nil where it is not known.
+    public let architecture: String?
 
-    public init(node: String, snapshot: String, moment: Double, isAtomic: Bool, inspection: VolumeInspection) {
+    public init(
+        node: String, snapshot: String, moment: Double, isAtomic: Bool, inspection: VolumeInspection,
+        answered: ServerVersion? = nil, architecture: String? = nil
+    ) {
         self.node = node
         self.snapshot = snapshot
         self.moment = moment
         self.isAtomic = isAtomic
         self.inspection = inspection
+        self.answered = answered
+        self.architecture = architecture
     }
 
     var peer: UInt64? { inspection.raft?.peer }
-    var version: ServerVersion? { inspection.version.told ?? inspection.version.atLeast }
+    /// What the server itself said is exact; what peers told each other may be
+    /// of before an upgrade.
+    var version: ServerVersion? { answered ?? inspection.version.told }
 
     func collection(_ name: String) -> VolumeInspection.Collection? {
         inspection.collections.first { $0.name == name }

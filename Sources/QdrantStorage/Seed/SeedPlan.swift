@@ -57,11 +57,14 @@ public struct SeedPlan: Sendable, Codable {
         public var first: String?
         /// The version that green runs; nil: blue's.
         public var target: ServerVersion?
+        /// Of green's machines, as uname(2) names it; nil: not known.
+        public var architecture: String?
 
-        public init(uris: [String], first: String? = nil, target: ServerVersion? = nil) {
+        public init(uris: [String], first: String? = nil, target: ServerVersion? = nil, architecture: String? = nil) {
             self.uris = uris
             self.first = first
             self.target = target
+            self.architecture = architecture
         }
     }
 
@@ -80,6 +83,10 @@ public struct SeedPlan: Sendable, Codable {
 
     private mutating func refuse(_ nodes: [String], _ message: String, _ remedy: String) {
         objections.append(TopologyGate.Objection(severity: .refuses, nodes: nodes, message: message, remedy: remedy))
+    }
+
+    private mutating func warn(_ nodes: [String], _ message: String, _ remedy: String) {
+        objections.append(TopologyGate.Objection(severity: .warns, nodes: nodes, message: message, remedy: remedy))
     }
 
     // MARK: - Request
@@ -150,12 +157,11 @@ public struct SeedPlan: Sendable, Codable {
         }
         let highest = volumes.compactMap { $0.inspection.raft?.commit }.max()
         if let best, let highest, best.inspection.raft!.commit < highest {
-            objections.append(
-                TopologyGate.Objection(
-                    severity: .warns, nodes: [best.node],
-                    message: "the node that knows most cannot be first; \(best.node) is "
-                        + "\(highest - best.inspection.raft!.commit) raft entries behind it",
-                    remedy: "Changes of collections in them are lost; use another set if there were any."))
+            warn(
+                [best.node],
+                "the node that knows most cannot be first; \(best.node) is "
+                    + "\(highest - best.inspection.raft!.commit) raft entries behind it",
+                "Changes of collections in them are lost; use another set if there were any.")
         }
         if best == nil, volumes.count > 1 || volumes.first?.inspection.raft != nil {
             let why = volumes.map { "\($0.node): \(Self.obstacle($0) ?? "")" }.joined(separator: "; ")
@@ -226,17 +232,28 @@ public struct SeedPlan: Sendable, Codable {
     }
 
     private mutating func checkTarget(_ volumes: [ClusterVolume], _ request: Request) {
+        checkArchitecture(volumes, request)
         guard let target = request.target else { return }
         let source = volumes.compactMap(\.version).max()
-        let gate = VersionGate(from: source, to: target, hasRocksDB: volumes.contains { $0.inspection.hasRocksDB })
-        let text = "blue ran \(source.map { "\($0)" } ?? "an unknown version"), green is to run \(target)"
+        // Files tell only what it was at least: enough to see that green is older.
+        let least = volumes.compactMap(\.inspection.version.atLeast).max()
+        var gate = VersionGate(from: source, to: target, hasRocksDB: volumes.contains { $0.inspection.hasRocksDB })
+        if gate == .unknown, let least, ServerVersion(target.major, target.minor) < least { gate = .downgrade }
+        let found = source.map { "\($0)" } ?? least.map { "\($0) or later" } ?? "an unknown version"
+        let text = "blue ran \(found), green is to run \(target)"
         if gate.isRefused {
             refuse([], text, "\(gate.advice.prefix(1).uppercased())\(gate.advice.dropFirst()).")
         } else if gate == .unknown {
-            objections.append(
-                TopologyGate.Objection(
-                    severity: .warns, nodes: [], message: text, remedy: "Make sure that it is at most one minor version newer."))
+            warn([], text, "Make sure that it is at most one minor version newer.")
         }
+    }
+
+    private mutating func checkArchitecture(_ volumes: [ClusterVolume], _ request: Request) {
+        let others = volumes.filter { $0.architecture != nil && $0.architecture != request.architecture }
+        guard let own = request.architecture, let there = others.first?.architecture else { return }
+        warn(
+            others.map(\.node), "\(others.map(\.node).joined(separator: ", ")) ran on \(there), this machine is \(own)",
+            "If green's machines are \(own) as well: \(CPUArchitecture.caution)")
     }
 
     /// Addresses in log entries are applied by nobody: the first peer has

@@ -36,7 +36,7 @@ struct InspectCommand: AsyncParsableCommand {
                 Document(
                     source: source, can_start: inspection.canStart, points: inspection.points, inspection: inspection))
         } else {
-            InspectionText(inspection, verbose: global.verbose).print()
+            InspectionText(inspection, of: source, verbose: global.verbose).print()
         }
         if !inspection.canStart { throw ExitCode(BackupError.Code.damaged.exitStatus) }
     }
@@ -60,10 +60,12 @@ struct InspectCommand: AsyncParsableCommand {
 /// An inspection as tables for people.
 private struct InspectionText {
     let inspection: VolumeInspection
+    let source: String
     let verbose: Bool
 
-    init(_ inspection: VolumeInspection, verbose: Bool) {
+    init(_ inspection: VolumeInspection, of source: String, verbose: Bool) {
         self.inspection = inspection
+        self.source = source
         self.verbose = verbose
     }
 
@@ -75,6 +77,9 @@ private struct InspectionText {
     }
 
     private func printNode() {
+        if inspection.findings.contains(where: { $0.code == .noQdrantVolume }) {
+            return Output.line("\(printable(source.utf8)) is no Qdrant volume\n")
+        }
         let version = inspection.version
         var text = "Qdrant \(version.told.map { "\($0)" } ?? "of an unknown version")"
         if let least = version.atLeast, version.told == nil { text += ", \(least) or later" }

@@ -76,6 +76,7 @@ struct RestoreCommand: AsyncParsableCommand {
         let duration_seconds: Double
         let dry_run: Bool
         let problems: [String]
+        let warnings: [String]
     }
 
     mutating func run() async throws {
@@ -108,6 +109,7 @@ struct RestoreCommand: AsyncParsableCommand {
         if report.problems.count > 20, !global.verbose {
             Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them")
         }
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
         if global.json {
             return try Output.document(
                 Summary(
@@ -118,7 +120,7 @@ struct RestoreCommand: AsyncParsableCommand {
                     bytes_per_second: report.bytesPerSecond, refreshed_from: Nullable(report.refreshedFrom.map { "\($0)" }),
                     files_changed: report.changedFiles.count, names_removed: report.removed.count, stages: stages(report),
                     slowest_stage: Nullable(report.stages.slowest?.rawValue), duration_seconds: rounded(report.duration),
-                    dry_run: dry.dryRun, problems: report.problems), lines: true)
+                    dry_run: dry.dryRun, problems: report.problems, warnings: report.warnings), lines: true)
         }
         guard !global.quiet else { return }
         if dry.dryRun, report.refreshedFrom != nil { return showChanges(report) }

@@ -75,10 +75,14 @@ struct SeedCommand: AsyncParsableCommand {
             volumes.append(
                 ClusterVolume(
                     node: snapshot.record.node, snapshot: "\(snapshot.id)", moment: parseTime(snapshot.record.started) ?? 0,
-                    isAtomic: snapshot.record.consistency == .atomic && snapshot.record.complete, inspection: inspection))
+                    isAtomic: snapshot.record.consistency == .atomic && snapshot.record.complete, inspection: inspection,
+                    // One of a later format is as good as none: the volume tells then.
+                    answered: (try? snapshot.record.fingerprint?.server)?.version,
+                    architecture: snapshot.record.architecture))
         }
         let request = SeedPlan.Request(
-            uris: greens, first: first, target: targetVersion.flatMap { ServerVersion($0) })
+            uris: greens, first: first, target: targetVersion.flatMap { ServerVersion($0) },
+            architecture: CPUArchitecture.own)
         let plan = SeedPlan(volumes, request)
         if let output { try Self.write(plan, to: absolute(output)) }
         if global.json { try Output.document(plan) } else { SeedText(plan).print() }
@@ -138,7 +142,7 @@ struct SeedCommand: AsyncParsableCommand {
             throw BackupError(.usage, "'\(printable(mine.uri.utf8))' is no address of a node")
         }
         guard let id = mine.snapshot else {
-            return try tell(mine, "this node begins empty: nothing is restored")
+            return try tell(mine, "this node begins empty: nothing is restored", warnings: [])
         }
         var options = RestoreOptions(target: absolute(target!))
         options.resume = resume
@@ -152,9 +156,11 @@ struct SeedCommand: AsyncParsableCommand {
             .run(try await repository.select(id))
         line.stop()
         for problem in report.problems { Terminal.note("bgbackup: \(problem)") }
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
         if !dry.dryRun, let unit { try writeUnit(mine, to: absolute(unit)) }
         try tell(
-            mine, "\(dry.dryRun ? "would restore" : "restored") snapshot \(id.prefix(8)) of \(mine.blue ?? "-") onto \(target!)")
+            mine, "\(dry.dryRun ? "would restore" : "restored") snapshot \(id.prefix(8)) of \(mine.blue ?? "-") onto \(target!)",
+            warnings: report.warnings)
         if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
     }
 
@@ -167,14 +173,15 @@ struct SeedCommand: AsyncParsableCommand {
         let first_start: String
         let later_start: String
         let dry_run: Bool
+        let warnings: [String]
     }
 
-    private func tell(_ mine: SeedPlan.Node, _ what: String) throws {
+    private func tell(_ mine: SeedPlan.Node, _ what: String, warnings: [String]) throws {
         if global.json {
             try Output.document(
                 Applied(
                     uri: mine.uri, snapshot_id: Nullable(mine.snapshot), is_first: mine.isFirst, first_start: mine.firstStart,
-                    later_start: mine.laterStart, dry_run: dry.dryRun), lines: true)
+                    later_start: mine.laterStart, dry_run: dry.dryRun, warnings: warnings), lines: true)
             return
         }
         Output.line(what)

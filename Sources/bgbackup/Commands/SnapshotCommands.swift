@@ -100,6 +100,7 @@ struct ShowCommand: AsyncParsableCommand {
                 rows.append(["finding", "\(finding.severity) \(finding.code) \(printable(finding.path.utf8))"])
             }
         }
+        if let architecture = record.architecture { rows.append(["machine", printable(architecture.utf8)]) }
         if let fingerprint = record.fingerprint { rows.append(["fingerprint", fingerprint.summary]) }
         for (name, value) in record.statistics.sorted(by: { $0.key < $1.key }) {
             rows.append([name.replacing("_", with: " "), name.hasPrefix("bytes") ? formatBytes(value) : "\(value)"])
