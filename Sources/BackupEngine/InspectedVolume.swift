@@ -99,6 +99,18 @@ extension VolumeInspection {
     }
 }
 
+extension ClusterVolume {
+    /// - Parameter inspection: of the snapshot, or of what was restored from it
+    public init(_ snapshot: Snapshot, _ inspection: VolumeInspection) {
+        let record = snapshot.record
+        self.init(
+            node: record.node, snapshot: "\(snapshot.id)", moment: parseTime(record.started) ?? 0,
+            isAtomic: record.consistency == .atomic && record.complete, inspection: inspection,
+            // One of a later format is as good as none: the volume tells then.
+            answered: (try? record.fingerprint?.server)?.version, architecture: record.architecture)
+    }
+}
+
 extension VolumeInspector.Options {
     fileprivate static func looking(deep: Bool) -> Self {
         var options = Self()

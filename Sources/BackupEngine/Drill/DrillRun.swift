@@ -193,11 +193,7 @@ public final class DrillRun {
 
     private func note(_ inspection: VolumeInspection, _ node: inout NodeDrill) -> (String, ServerCheck.Verdict) {
         node.findings = inspection.findings.filter { $0.severity > .note }
-        let record = node.snapshot.record
-        volumes.append(
-            ClusterVolume(
-                node: record.node, snapshot: "\(node.snapshot.id)", moment: parseTime(record.started) ?? 0,
-                isAtomic: record.consistency == .atomic && record.complete, inspection: inspection))
+        volumes.append(ClusterVolume(node.snapshot, inspection))
         let size = "\(inspection.collections.count) collections, \(inspection.segments.count) segments"
         if let worst = inspection.findings.first(where: { $0.severity == .forbids }) {
             return ("\(worst.path): \(worst.message)", .fail)

@@ -72,13 +72,7 @@ struct SeedCommand: AsyncParsableCommand {
         var volumes: [ClusterVolume] = []
         for snapshot in try await chosen(repository) {
             let inspection = try await VolumeInspection.ofSnapshot(snapshot, in: repository, deep: true)
-            volumes.append(
-                ClusterVolume(
-                    node: snapshot.record.node, snapshot: "\(snapshot.id)", moment: parseTime(snapshot.record.started) ?? 0,
-                    isAtomic: snapshot.record.consistency == .atomic && snapshot.record.complete, inspection: inspection,
-                    // One of a later format is as good as none: the volume tells then.
-                    answered: (try? snapshot.record.fingerprint?.server)?.version,
-                    architecture: snapshot.record.architecture))
+            volumes.append(ClusterVolume(snapshot, inspection))
         }
         let request = SeedPlan.Request(
             uris: greens, first: first, target: targetVersion.flatMap { ServerVersion($0) },
