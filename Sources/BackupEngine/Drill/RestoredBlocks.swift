@@ -59,21 +59,26 @@ struct RestoredBlocks {
             guard try file.stat().size == content.size else {
                 return differs("has \(try file.stat().size) bytes instead of \(content.size)")
             }
+            let many = max(buffer.capacity / content.blockSize, 1)
             for (start, run) in layout.runs {
-                try Task.checkCancellation()
-                for block in start..<start + run.count {
-                    let range = layout.bytes(block, 1)
-                    guard !range.isEmpty else { continue }
+                for first in stride(from: start, to: start + run.count, by: many) {
+                    try Task.checkCancellation()
+                    let range = layout.bytes(first, min(many, start + run.count - first))
                     let got = try file.read(at: range.lowerBound, count: range.count, into: buffer)
                     let bytes = UnsafeRawBufferPointer(start: buffer.pointer, count: got)
-                    let isSame =
-                        switch run {
-                        case .zero: bytes.isZero
-                        case .stored(let pack, let first, _):
-                            try await repository.reader.pack(pack).id(first + block - start) == hasher.id(of: bytes)
+                    for (block, place) in zip(first..., stride(from: 0, to: range.count, by: content.blockSize)) {
+                        let part = UnsafeRawBufferPointer(rebasing: bytes.dropFirst(place).prefix(content.blockSize))
+                        let isSame =
+                            switch run {
+                            case .zero: part.isZero
+                            case .stored(let pack, let ordinal, _):
+                                try await repository.reader.pack(pack).id(ordinal + block - start) == hasher.id(of: part)
+                            }
+                        guard got == range.count, isSame else {
+                            return differs("holds other bytes at \(range.lowerBound + Int64(place))")
                         }
-                    guard got == range.count, isSame else { return differs("holds other bytes at \(range.lowerBound)") }
-                    result.blocks += 1
+                        result.blocks += 1
+                    }
                     result.bytes += Int64(got)
                     board.update { $0.bytesDone += Int64(got) }
                 }

@@ -115,7 +115,8 @@ extension ServerFingerprint {
             ServerCheck(
                 "collections", missing.isEmpty ? .pass : .fail, expected: "\(expected.count)",
                 found: "\(expected.count - missing.count)", detail: missing.isEmpty ? "" : "missing: \(missing.listed())"))
-        for collection in collections where names.contains(collection.name) {
+        // The smallest is the first that can answer.
+        for collection in collections.sorted(by: { $0.points < $1.points }) where names.contains(collection.name) {
             let found: [ServerCheck]
             do { found = try self.checks(of: collection, client, running, tolerance, digest) } catch let error as BackupError
                 where error.code == .serverRefused
