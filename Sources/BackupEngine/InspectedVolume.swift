@@ -122,12 +122,16 @@ extension VolumeInspector.Options {
 extension BackupRun {
     /// Bytes of logs that a backup looks through at the most: it has other things to do.
     private static let logLimit: Int64 = 128 << 20
+    /// Bytes of a segment's id changes: with 1.2 million points they are 16 MiB, and a small change is backed up
+    /// in the time that reading them takes.
+    private static let mappingLimit = 2 << 20
 
     /// Looks into what was captured. Whatever goes wrong here takes nothing from the backup.
     func inspect(_ volume: VolumeScan) async -> InspectionSummary? {
         guard volume.kind == .tree, volume.nodes.contains(where: { $0.path == Array("collections".utf8) }) else { return nil }
         var options = VolumeInspector.Options()
         options.logLimit = Self.logLimit
+        options.mappingLimit = Self.mappingLimit
         options.isFuzzy = report.consistency == .fuzzy
         var inspector = VolumeInspector(StorageTree(volume), options: options)
         do { return InspectionSummary(try await inspector.inspect()) } catch {

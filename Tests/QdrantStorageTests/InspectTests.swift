@@ -37,6 +37,27 @@ struct PointMappingsTests {
         #expect(PointMappings.count(log + last.dropLast()) == UInt64(live.count), "a torn tail is cut off")
     }
 
+    @Test func `A log that is longer than what is read is not read, and points are estimated`() async throws {
+        let log = (0..<10).flatMap { Point.number(UInt64($0 % 3)).change(isInsert: true, inner: UInt32($0)) }
+        let files: [String: [UInt8]] = [
+            "s/version.info": Array("0.6.0".utf8), "s/segment.json": Array(#"{"version": 9, "config": {}}"#.utf8),
+            "s/mutable_id_tracker.versions": [UInt8](repeating: 0, count: 80), "s/mutable_id_tracker.mappings": log,
+        ]
+        let read = Locked(Set<String>())
+        var tree = StorageTree { path, body in
+            read.withLock { _ = $0.insert(path) }
+            _ = try files[path]!.withUnsafeBytes { try body($0) }
+        }
+        tree.add("s", isDirectory: true)
+        for (path, bytes) in files { tree.add(path, isDirectory: false, size: Int64(bytes.count)) }
+        for (limit, points) in [(log.count, UInt64(3)), (log.count - 1, 10)] {
+            read.withLock { $0 = [] }
+            var inspector = SegmentInspector("s", of: tree, mappingLimit: limit)
+            #expect(try await inspector.inspect().0.points == points)
+            #expect(read.withLock { $0.contains("s/mutable_id_tracker.mappings") } == (points == 3))
+        }
+    }
+
     @Test func `Nothing is no point, and another format is none`() {
         #expect(PointMappings.count([]) == 0)
         #expect(PointMappings.count([3] + [UInt8](repeating: 0, count: 8)) == 0)

@@ -35,8 +35,12 @@ struct SegmentInspector {
     /// Whether there are vectors, so that there must be points.
     private var holdsVectors = false
 
-    init(_ path: String, of tree: StorageTree) {
+    private let mappingLimit: Int
+
+    /// - Parameter mappingLimit: bytes of a log of id changes that is read; what is larger is estimated
+    init(_ path: String, of tree: StorageTree, mappingLimit: Int) {
         self.tree = tree
+        self.mappingLimit = min(mappingLimit, PointMappings.sizeLimit)
         self.path = path
         segment = SegmentInspection(path: path, id: path.split(separator: "/").last.map(String.init) ?? path)
     }
@@ -81,7 +85,7 @@ struct SegmentInspector {
         if let file = tree.file("\(path)/mutable_id_tracker.versions") {
             segment.isAppendable = true
             expect("mutable_id_tracker.mappings")
-            let changes = try await tree.read("\(path)/mutable_id_tracker.mappings", limit: PointMappings.sizeLimit)
+            let changes = try await tree.read("\(path)/mutable_id_tracker.mappings", limit: mappingLimit)
             segment.points = changes.flatMap { PointMappings.count($0) } ?? UInt64(file.size / 8)
         } else if let file = tree.file("\(path)/id_tracker.versions") {
             for name in ["id_tracker.deleted"] { expect(name) }

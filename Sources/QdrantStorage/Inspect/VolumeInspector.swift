@@ -8,6 +8,8 @@ public struct VolumeInspector {
     public struct Options: Sendable {
         /// Bytes of log segments that are read at the most; nil reads all.
         public var logLimit: Int64? = 256 << 20
+        /// Bytes of a segment's id changes that are read; points of what has more are estimated.
+        public var mappingLimit = 64 << 20
         /// Whether the snapshot is labelled fuzzy; nil where it is not a snapshot.
         public var isFuzzy = false
 
@@ -202,7 +204,7 @@ public struct VolumeInspector {
                     "Nothing: its points are in other segments.")
                 continue
             }
-            var inspector = SegmentInspector(place, of: tree)
+            var inspector = SegmentInspector(place, of: tree, mappingLimit: options.mappingLimit)
             let (segment, findings) = try await inspector.inspect()
             shard.segments.append(segment)
             for finding in findings { found.note(finding) }
