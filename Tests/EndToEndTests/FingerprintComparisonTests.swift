@@ -45,6 +45,50 @@ struct FingerprintComparisonTests {
         #expect(try fingerprint.text.utf8.count < ServerFingerprint.sizeLimit)
     }
 
+    /// The fingerprint as of collections that were written to while it was made.
+    private func written() throws -> ServerFingerprint {
+        var text = try fingerprint.text
+        text = text.replacing("\"wasWritten\":false", with: "\"wasWritten\":true")
+        return try ServerFingerprint(text: text)
+    }
+
+    private static func answer(_ result: String) -> String { #"{"result":\#(result),"status":"ok","time":0}"# }
+
+    @Test func `Of what was written to meanwhile a difference is worth a look, and nothing is a failure`() throws {
+        let fingerprint = try written()
+        #expect(fingerprint.compared.isEmpty && (try self.fingerprint.compared) == ["documents", "images"])
+        func verdicts(count: Int, points: String?) throws -> [String: ServerCheck.Verdict] {
+            var answers = ["/collections/documents/points/count": Self.answer("{\"count\":\(count)}")]
+            if let points { answers["/collections/documents/points"] = Self.answer(points) }
+            let server = try FalseQdrant(answers, behind: SharedQdrant.url)
+            let checks = try fingerprint.checks(against: Self.client(server.url), digest: Self.digest)
+            return Dictionary(
+                checks.filter { $0.collection == "documents" }.map { ($0.name, $0.verdict) }, uniquingKeysWith: { $1 })
+        }
+        let fewer = try verdicts(count: 150, points: nil)
+        #expect(fewer["points"] == .warn && fewer["payload"] == .pass)
+        let none = try verdicts(count: 0, points: "[]")
+        #expect(none["points"] == .fail && none["payload"] == .fail && none["vectors"] == .fail)
+    }
+
+    @Test func `Where only the files tell, points without vectors fail, and so does a collection that is gone`() throws {
+        let output = try Program.run(Program.binary, ["inspect", SharedQdrant.volume, "--json"]).outputBytes
+        struct Document: Decodable { let inspection: VolumeInspection }
+        let inspection = try JSONDecoder().decode(Document.self, from: output).inspection
+        func failed(_ answers: [String: String], of names: Set<String>? = nil) throws -> [String] {
+            let server = try FalseQdrant(answers, behind: SharedQdrant.url)
+            let checks = try inspection.checks(against: Self.client(server.url), of: names)
+            return checks.filter { $0.verdict == .fail }.map(\.name)
+        }
+        #expect(try failed([:]) == [])
+        let bare = (1...20).map { "{\"id\":\($0),\"payload\":{},\"vector\":{}}" }.joined(separator: ",")
+        let answers = ["/collections/documents/points": Self.answer("[\(bare)]")]
+        #expect(try failed(answers) == ["sampled points"])
+        #expect(try failed(answers, of: ["images"]) == [])
+        let alone = ["/collections": Self.answer("{\"collections\":[{\"name\":\"images\"}]}")]
+        #expect(try failed(alone) == ["collections in files"])
+    }
+
     @Test func `Other data fails`() throws {
         let fewer = try failures { try Fixture.run("delete", $0, "--points", "20", "--seed", "4") }
         #expect(fewer.isSuperset(of: ["points of documents", "shards of documents"]))

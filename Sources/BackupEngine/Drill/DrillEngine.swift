@@ -61,8 +61,10 @@ struct DrillEngine: Sendable {
         let begin = monotonicSeconds()
         let process = try EngineProcess(filled, in: directory, log: log)
         defer { process.stop() }
-        let client = try QdrantClient(try QdrantAddress("http://127.0.0.1:\(ports.0)"), timeout: 60)
-        let version = try wait(for: client, process, until: begin + patience)
+        let address = try QdrantAddress("http://127.0.0.1:\(ports.0)")
+        let client = try QdrantClient(address)
+        // One that takes the connection and never answers must not outlast the patience by much.
+        let version = try wait(for: try QdrantClient(address, timeout: 2), process, until: begin + patience)
         let ready = monotonicSeconds()
         do {
             var first: Double?
@@ -79,9 +81,26 @@ struct DrillEngine: Sendable {
 
     /// - Parameter right: called when a collection answered right
     private func checks(_ client: QdrantClient, right: () -> Void) throws -> [ServerCheck] {
-        let note: (_ collection: String, [ServerCheck]) -> Void = { _, checks in if checks.verdict != .fail { right() } }
+        let note: (_ collection: String, [ServerCheck]) -> Void = { _, checks in
+            // An empty collection answers right without any data.
+            let hasPoints = checks.contains { ["points", "points in files"].contains($0.name) && $0.found != "0" }
+            if hasPoints, checks.verdict != .fail { right() }
+        }
         guard let fingerprint else { return try inspection.checks(against: client, each: note) }
-        return try fingerprint.checks(against: client, digest: ServerFingerprint.digest, each: note)
+        var checks = try fingerprint.checks(against: client, digest: ServerFingerprint.digest, each: note)
+        if !fingerprint.omitted.isEmpty {
+            checks.append(
+                ServerCheck(
+                    "fingerprint", .warn, expected: "of all collections", found: "\(fingerprint.omitted.count) not or not wholly",
+                    detail: fingerprint.omitted.prefix(8).joined(separator: ", ")))
+        }
+        // What it does not tell of, the files do: collections it lacks, and those of which it compares no points here.
+        let known = Set(fingerprint.collections.map(\.name))
+        let all = Set(inspection.collections.map(\.name))
+        let (lacking, partly) = (all.subtracting(known), all.intersection(known).subtracting(fingerprint.compared))
+        if !lacking.isEmpty { checks += try inspection.checks(against: client, of: lacking, each: note) }
+        if !partly.isEmpty { checks += try inspection.checks(against: client, of: partly, counting: false) }
+        return checks
     }
 
     private func wait(for client: QdrantClient, _ process: EngineProcess, until end: Double) throws -> ServerVersion {

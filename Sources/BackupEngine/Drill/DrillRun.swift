@@ -60,9 +60,12 @@ public final class DrillRun {
         }
         // Before hours are spent on a restore.
         if options.engine != nil { try await room.run {} }
-        try await DrillScratch.removeLeftovers(in: options.scratch)
+        let leftovers = await DrillScratch.removeLeftovers(in: options.scratch)
         let clock = monotonicSeconds()
         var outcome = DrillOutcome(started: Ambient.system.now())
+        outcome.checks = leftovers.map {
+            ServerCheck("scratch", .warn, expected: "nothing left of an earlier drill", found: "\($0)")
+        }
         for snapshot in snapshots { outcome.nodes.append(try await drill(snapshot)) }
         if snapshots.count > 1 || !missing.isEmpty { outcome.checks += clusterChecks(missing) }
         measure(&outcome, newest)
@@ -232,7 +235,9 @@ public final class DrillRun {
                     "fingerprint", .warn, expected: "recorded at the backup", found: "none",
                     detail: "compared with what the files say only; 'bgbackup backup --qdrant-url' records one"))
         }
-        if let first = result.firstAnswer { node.recovery = restored + result.boot + first }
+        if let first = result.firstAnswer ?? (inspection.points == 0 ? result.compare : nil) {
+            node.recovery = restored + result.boot + first
+        }
         let network = options.isNetworkShared ? "on this machine's network" : "in a network of its own"
         add(
             DrillStage(

@@ -22,8 +22,10 @@ final class DrillScratch: Sendable {
 
     /// - Throws: `.failed`
     init(in directory: String) throws {
-        guard LocalFile.makeDirectory(directory) else { throw Self.failed("make the scratch directory", directory) }
-        path = "\(directory)/\(Self.prefix)\(Ambient.system.random(6).hex)"
+        guard LocalFile.makeDirectory(directory), let place = Self.resolved(directory) else {
+            throw Self.failed("make the scratch directory", directory)
+        }
+        path = "\(place)/\(Self.prefix)\(Ambient.system.random(6).hex)"
         guard mkdir(path, 0o700) == 0 else { throw Self.failed("make the scratch directory", path) }
         lock = open("\(path)/lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard lock >= 0, bgb_flock(lock, LOCK_EX | LOCK_NB) == 0, mkdir(volume, 0o700) == 0, mkdir(workplace, 0o700) == 0
@@ -31,6 +33,13 @@ final class DrillScratch: Sendable {
     }
 
     deinit { close(lock) }
+
+    /// Without links and the like: the kernel names what is mounted so.
+    private static func resolved(_ directory: String) -> String? {
+        guard let resolved = realpath(directory, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
 
     /// Puts a fresh file system where the volume goes.
     func mount(_ kind: LoopVolume.Kind, size: Int64) async throws {
@@ -46,7 +55,10 @@ final class DrillScratch: Sendable {
     func remove() async throws { try await Self.remove(path) }
 
     /// Removes what drills left that are gone.
-    static func removeLeftovers(in directory: String) async throws {
+    /// - Returns: why something could not be removed
+    static func removeLeftovers(in place: String) async -> [BackupError] {
+        guard let directory = resolved(place) else { return [] }
+        var problems: [BackupError] = []
         for name in LocalFile.names(in: directory) where name.hasPrefix(prefix) {
             let path = "\(directory)/\(name)"
             var status = stat()
@@ -57,8 +69,9 @@ final class DrillScratch: Sendable {
             // Without a lock it was made this moment, or killed at once: an hour tells.
             let isOld = time(nil) - status.st_mtim.tv_sec > 3600
             guard lock >= 0 ? bgb_flock(lock, LOCK_EX | LOCK_NB) == 0 : isOld else { continue }
-            try await remove(path)
+            do { try await remove(path) } catch let error as BackupError { problems.append(error) } catch {}
         }
+        return problems
     }
 
     private static func remove(_ path: String) async throws {

@@ -89,6 +89,11 @@ extension ServerFingerprint {
 }
 
 extension ServerFingerprint {
+    /// Collections of which it compares samples and searches, on a node that holds all of them.
+    public var compared: Set<String> {
+        Set(collections.filter { $0.isWhole && !$0.wasWritten && !$0.samples.isEmpty }.map(\.name))
+    }
+
     /// What a running server has of it: for one that was started on restored data.
     ///
     /// A server that holds a part of the cluster's shards is compared by those
@@ -142,7 +147,8 @@ extension ServerFingerprint {
         let isSame = try Self.configurationDigest(info.config, digest) == collection.configuration
         var checks = [
             ServerCheck(
-                "points", of: name, count == expected ? .pass : wrong, expected: "\(expected)", found: "\(count)", detail: note),
+                "points", of: name, count == expected ? .pass : count == 0 ? .fail : wrong, expected: "\(expected)",
+                found: "\(count)", detail: note),
             try shards(collection, client, wrong, note),
             ServerCheck(
                 "configuration", of: name, isSame ? .pass : running == version ? .fail : .warn, expected: "the same",
@@ -162,9 +168,11 @@ extension ServerFingerprint {
     ) throws -> ServerCheck {
         let found = try client.cluster(of: collection.name).localPoints
         let differ = collection.shards.filter { found[$0.id] != $0.points }
+        // Written to or not: nothing is not what was there.
+        let isLost = differ.contains { $0.points > 0 && found[$0.id] ?? 0 == 0 }
         let shown = differ.isEmpty ? collection.shards : differ
         return ServerCheck(
-            "shards", of: collection.name, differ.isEmpty ? .pass : wrong,
+            "shards", of: collection.name, differ.isEmpty ? .pass : isLost ? .fail : wrong,
             expected: shown.map { "\($0.id): \($0.points)" }.listed(12),
             found: shown.map { "\($0.id): \(found[$0.id].map { "\($0)" } ?? "none")" }.listed(12), detail: note)
     }
@@ -190,7 +198,8 @@ extension ServerFingerprint {
         let total = collection.samples.count
         func check(_ what: String, _ different: Int) -> ServerCheck {
             ServerCheck(
-                what, of: collection.name, lost + different == 0 ? .pass : wrong, expected: "\(total) samples the same",
+                what, of: collection.name, lost + different == 0 ? .pass : lost == total ? .fail : wrong,
+                expected: "\(total) samples the same",
                 found: "\(total - missing - different) the same, \(different) different, \(missing) "
                     + (isPart ? "on other nodes" : "missing"), detail: note)
         }

@@ -61,7 +61,7 @@ struct DrillCommand: AsyncParsableCommand {
         guard [snapshot != nil, pick != nil, set != nil].filter({ $0 }).count <= 1 else {
             throw ValidationError("Give one of SNAPSHOT, --pick and --set.")
         }
-        if node != nil, snapshot != nil || set != nil { throw ValidationError("--node belongs to --pick.") }
+        if node != nil, pick == nil { throw ValidationError("--node belongs to --pick.") }
         if noBoot, boot != nil || sharedNetwork || rto != nil {
             throw ValidationError("--no-boot does not go with --boot, --shared-network and --rto.")
         }
@@ -191,9 +191,10 @@ private struct DrillChoice {
         }
         for name in names {
             let snapshot = try await repository.snapshot(name)
-            if node == nil || snapshot.record.node == node {
-                return try await ofSnapshot(snapshot, "\(pick.rawValue) of \(names.count)", repository)
-            }
+            // No database can be started on a device as it is.
+            guard snapshot.record.kind == .tree, node == nil || snapshot.record.node == node else { continue }
+            let whole = node.map { "those of \($0)" } ?? "\(names.count)"
+            return try await ofSnapshot(snapshot, "\(pick.rawValue) of \(whole)", repository)
         }
         throw BackupError(
             .noSnapshot, node.map { "there is no snapshot of node \(printable($0.utf8))" } ?? "the repository holds no snapshot",
@@ -219,7 +220,7 @@ private struct DrillChoice {
         }
         return DrillChoice(
             snapshots: found.snapshots, newest: moments(all), missing: found.missing, set: found.name,
-            words: pick.map { "\($0.rawValue) of \(sets.count) sets" } ?? "chosen by name")
+            words: pick.map { "\($0.rawValue) of \(sets.count) set\(sets.count == 1 ? "" : "s")" } ?? "chosen by name")
     }
 
     private static func moments(_ snapshots: [Snapshot]) -> [String: Double] {

@@ -21,10 +21,13 @@ extension DrillReport {
                 </div>
                 \(findings)
                 <section><h2>Expected and found</h2>
-                \(CheckTable(allChecks, asExpected: "as at the backup", mostPassed: 24).html)</section>
+                \(CheckTable(allChecks, asExpected: "as \(reference)", mostPassed: 24).html)</section>
                 """
         ).html
     }
+
+    /// What was compared with.
+    private var reference: String { nodes.allSatisfy(\.has_fingerprint) ? "at the backup" : "the files say" }
 
     private var subject: String {
         if let set { return "set \(set)" }
@@ -37,8 +40,10 @@ extension DrillReport {
         let line =
             reason.map { "First reason: \($0)" }
             ?? (warnings > 0
-                ? "Restored and proved; \(warnings) thing\(warnings == 1 ? " is" : "s are") worth a look."
-                : "Restored, started, and everything that was compared is as it was at the backup.")
+                ? "Nothing failed; \(warnings) thing\(warnings == 1 ? " is" : "s are") worth a look."
+                : engine == nil
+                    ? "Restored, read back and inspected; the database was not started."
+                    : "Restored, started, and everything that was compared is as \(reference).")
         return """
             <header class="banner \(verdict.rawValue)">
             <h1>\(title)</h1>
@@ -57,11 +62,13 @@ extension DrillReport {
                 "Node \(escaped(node.node))", "snapshot \(node.snapshot_id.prefix(8)), \(node.consistency)",
                 "captured \(shortTime(node.captured)) UTC, \(node.files) files, \(formatBytes(node.bytes_total))")
         }
-        let version = nodes.compactMap(\.engine).first.map { "Qdrant \($0)" } ?? "none"
+        let version = nodes.compactMap(\.engine).first.map { "Qdrant \($0)" } ?? (engine == nil ? "nothing" : "not reached")
+        let network = isolated ? "in a network of its own" : "on the machine's network"
+        let how = engine == nil ? "restored, read back and inspected only" : wasStarted ? network : "the drill ended before"
         return """
             <dl class="facts">
             \(restored.joined(separator: "\n"))
-            \(fact("Started on it", engine == nil ? "nothing" : version, engine == nil ? "restored, read back and inspected only" : isolated ? "in a network of its own" : "on the machine's network"))
+            \(fact("Started on it", version, how))
             \(fact("Drill", started, "\(pick); took \(formatDuration(duration_seconds))"))
             </dl>
             """

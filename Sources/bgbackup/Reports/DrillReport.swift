@@ -74,7 +74,7 @@ struct DrillReport: Codable {
         recovery_objective_seconds = options.recoveryObjective
         recovery_point_seconds = outcome.recoveryPoint.map(rounded)
         recovery_point_objective_seconds = options.recoveryPointObjective
-        engine = options.engine?.arguments.joined(separator: " ")
+        engine = options.engine?.arguments.first
         isolated = options.engine != nil && !options.isNetworkShared
         nodes = outcome.nodes.map(Node.init)
         checks = outcome.checks
@@ -84,7 +84,16 @@ struct DrillReport: Codable {
     var allChecks: [ServerCheck] { checks + nodes.flatMap(\.checks) }
     var bytes: Int64 { nodes.reduce(0) { $0 + $1.bytes_total } }
 
-    func count(_ verdict: ServerCheck.Verdict) -> Int { allChecks.filter { $0.verdict == verdict }.count }
+    /// Stages that are no sum of checks.
+    var ownStages: [Stage] { nodes.flatMap(\.stages).filter { $0.name != "compare" } }
+
+    /// Stages and checks.
+    func count(_ verdict: ServerCheck.Verdict) -> Int {
+        allChecks.filter { $0.verdict == verdict }.count + ownStages.filter { $0.verdict == verdict }.count
+    }
+
+    /// Whether the database was started and ready.
+    var wasStarted: Bool { nodes.contains { $0.engine != nil } }
 }
 
 extension DrillReport.Node {
@@ -128,6 +137,9 @@ extension DrillReport {
 
     /// What was wrong or is worth a look, and the verdict.
     func print(quiet: Bool, verbose: Bool, place: String?) {
+        for stage in ownStages where quiet && stage.verdict != .pass {
+            Output.line(Self.line(stage.name, stage.seconds, stage.verdict, stage.detail))
+        }
         for check in allChecks where check.verdict != .pass || verbose {
             Output.line("  \(Self.signs[check.verdict]!) \(printable(check.reason.utf8))")
         }
