@@ -199,7 +199,7 @@ public final class DrillRun {
         volumes.append(ClusterVolume(node.snapshot, inspection))
         let size = "\(inspection.collections.count) collections, \(inspection.segments.count) segments"
         if let worst = inspection.findings.first(where: { $0.severity == .forbids }) {
-            return ("\(worst.path): \(worst.message)", .fail)
+            return ((worst.path.isEmpty ? "" : "\(worst.path): ") + worst.message, .fail)
         }
         let warnings = node.findings.count
         return (

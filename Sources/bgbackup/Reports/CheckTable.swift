@@ -4,7 +4,6 @@ import QdrantStorage
 struct CheckTable {
     private let checks: [ServerCheck]
     private let asExpected: String
-
     private let mostPassed: Int
 
     /// - Parameters:
