@@ -152,7 +152,7 @@ public struct CollectionCluster: Sendable {
         isResharding = !json["resharding_operations"].isEmpty
     }
 
-    /// Exact counts of the replicas on this node, by shard.
+    /// Counts of the replicas on this node, by shard: a real server estimates them (`exact: false` in its cluster_info).
     public var localPoints: [UInt64: UInt64] {
         Dictionary(replicas.compactMap { replica in replica.points.map { (replica.shard, $0) } }) { first, _ in first }
     }

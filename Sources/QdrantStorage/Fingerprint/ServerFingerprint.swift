@@ -9,7 +9,7 @@ public struct ServerFingerprint: Sendable, Codable {
 
     public struct Shard: Sendable, Codable, Hashable {
         public let id: UInt64
-        /// Exact; of the node's own replica.
+        /// Of the node's own replica, as `/collections/{c}/cluster` has it: a real server estimates it (docs/drill.md).
         public let points: UInt64
     }
 
