@@ -67,7 +67,8 @@ def start_rclone(arguments, port):
     (arguments.data / "bucket").mkdir(parents=True, exist_ok=True)
     program = Path(sys.executable).with_name("rclone")
     command = [str(program), "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}",
-               "--auth-key", arguments.key, "--log-level", "ERROR", *arguments.option, str(arguments.data)]
+               # A listing that meets a removal keeps the name for as long: five minutes if nothing is said.
+               "--dir-cache-time", "1s", "--auth-key", arguments.key, "--log-level", "ERROR", *arguments.option, str(arguments.data)]
     # Its own words go to a file beside the data: they are many and mean little here.
     with open(arguments.data.with_name(arguments.data.name + ".log"), "ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -12,29 +12,26 @@ public final class AlignedBuffer: @unchecked Sendable {
     /// Bytes in use from the start.
     public var count: Int = 0
     public let pointer: UnsafeMutableRawPointer
+    /// Whose memory this is; nil is the allocator's.
+    private let pages: HugePages?
 
+    /// Memory of 8 MiB and more has pages of its own, which go when it goes: the
+    /// allocator keeps what is smaller than 32 MiB (`bgb_tame_malloc`), and
+    /// would keep several reads of an object store.
     public init(capacity: Int) {
         self.capacity = (capacity + Self.alignment - 1) / Self.alignment * Self.alignment
+        pages = self.capacity >= 8 << 20 ? HugePages(self.capacity) : nil
         pointer =
-            self.capacity >= Self.mappedFrom
-            ? Self.mapped(self.capacity)
-            : .allocate(byteCount: max(self.capacity, Self.alignment), alignment: Self.alignment)
+            pages?.start ?? .allocate(byteCount: max(self.capacity, Self.alignment), alignment: Self.alignment)
     }
 
-    deinit {
-        if capacity >= Self.mappedFrom { munmap(pointer, capacity) } else { pointer.deallocate() }
+    /// A part of `pages`, which live as long as it does.
+    init(_ pages: HugePages, at offset: Int, capacity: Int) {
+        (self.pages, self.capacity) = (pages, capacity)
+        pointer = pages.start + offset
     }
 
-    /// Bytes from which on a buffer has pages of its own, which go when it goes:
-    /// the allocator keeps what is smaller than 32 MiB (`bgb_tame_malloc`), and
-    /// would keep several reads of an object store.
-    private static let mappedFrom = 8 << 20
-
-    private static func mapped(_ count: Int) -> UnsafeMutableRawPointer {
-        let memory = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard let memory, memory != MAP_FAILED else { preconditionFailure("no memory for \(count) bytes") }
-        return memory
-    }
+    deinit { if pages == nil { pointer.deallocate() } }
 
     /// The bytes in use.
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: pointer, count: count) }
@@ -50,22 +47,30 @@ public final class BufferPool: Sendable {
     public let size: Int
     private let idle = Locked<[AlignedBuffer]>([])
     private let keep: Int
+    /// Buffers that come out of huge pages together; 0 where too much of them would lie idle.
+    private let together: Int
 
     /// - Parameters:
     ///   - size: bytes of each buffer
     ///   - keep: idle buffers held at the most
     public init(size: Int, keep: Int) {
-        self.size = size
+        self.size = (size + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
         self.keep = keep
+        together = HugePages.buffersTogether(self.size)
     }
 
-    public func take() -> AlignedBuffer {
-        idle.withLock { $0.popLast() } ?? AlignedBuffer(capacity: size)
-    }
+    public func take() -> AlignedBuffer { idle.withLock { $0.popLast() } ?? fresh() }
 
     public func give(_ buffer: AlignedBuffer) {
         buffer.count = 0
         idle.withLock { if $0.count < keep { $0.append(buffer) } }
+    }
+
+    private func fresh() -> AlignedBuffer {
+        guard together > 0 else { return AlignedBuffer(capacity: size) }
+        let pages = HugePages(together * size)
+        for index in 1..<together { give(AlignedBuffer(pages, at: index * size, capacity: size)) }
+        return AlignedBuffer(pages, at: 0, capacity: size)
     }
 }
 

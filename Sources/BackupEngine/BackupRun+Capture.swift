@@ -70,10 +70,14 @@ extension BackupRun {
         report.problems = []
         report.capture = method.rawValue
         let settings = settings
-        if method != .pause { try WriteHold.requireWritable(plan.parts) }
+        if method != .pause {
+            try WriteHold.requireWritable(plan.parts)
+            beginFingerprint()
+        }
         switch method {
         case .btrfs:
-            for _ in 0..<Self.attempts {
+            for attempt in 0..<Self.attempts {
+                if attempt > 0 { beginFingerprint() }
                 if let captured = try await read(try BtrfsCapture.take(plan.parts, settings), writer) { return captured }
                 usleep(30_000)
             }
@@ -114,7 +118,7 @@ extension BackupRun {
     /// Reads a view that does not change. Nil where it may mix moments.
     func read(_ capture: any Capture, _ writer: RepositoryWriter) async throws -> Captured? {
         do {
-            takeFingerprint(of: capture.moment)
+            endFingerprint(of: capture.moment)
             report.captureDuration = capture.held
             report.warnings += capture.warnings
             if !options.keepsCapture || !capture.canBeKept { lists = nil }
@@ -177,10 +181,12 @@ extension BackupRun {
 
     private func readLive(_ writer: RepositoryWriter) async throws -> Captured {
         lists = nil
-        takeFingerprint(of: ambient.now())
+        beginFingerprint()
+        let moment = ambient.now()
         let volume = try openVolume { self.note($0) }
         var contents = takeUnchanged(volume)
         try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        endFingerprint(of: moment)
         summarize(volume, contents)
         return Captured(volume: volume, contents: contents)
     }
@@ -236,6 +242,7 @@ extension BackupRun {
         for _ in 0..<Self.passes {
             let known = Known(volume, contents)
             let isWritten = !WriterSearch(plan.parts).writers.isEmpty
+            beginFingerprint()
             var problems: [SourceError] = []
             let moment = ambient.now()
             let next = try VolumeScan(tree) { problems.append($0) }
@@ -244,7 +251,7 @@ extension BackupRun {
             let bytes = missing.reduce(0) { $0 + $1.size }
             if !isWritten, next.isUnchanged(since: volume) {
                 report.capture = "quiet"
-                takeFingerprint(of: moment)
+                endFingerprint(of: moment)
                 summarize(next, contents)
                 return Captured(volume: next, contents: contents)
             }
@@ -279,7 +286,7 @@ extension BackupRun {
                 isKnown: { known.content($0) != nil },
                 blocks: { node in earlier[node.path].map { $0.known(hasher) } })
         else { return nil }
-        takeFingerprint(of: copy.moment)
+        endFingerprint(of: copy.moment)
         report.captureDuration = copy.held
         report.problems = []
         let volume = try scan(copy)

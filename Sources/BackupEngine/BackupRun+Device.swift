@@ -39,6 +39,7 @@ extension BackupRun {
     }
 
     private func cloneImage(_ writer: RepositoryWriter) async throws -> Captured {
+        beginFingerprint()
         let capture = try ImageCapture.take(options.path, settings)
         report.capture = CaptureMethod.reflink.rawValue
         let captured = try await readSurely(capture, writer)
@@ -50,10 +51,12 @@ extension BackupRun {
     private func readQuietDevice(_ writer: RepositoryWriter, _ reason: String) async throws -> Captured {
         lists = nil
         let watch = DeviceWatch(path: options.path)
-        takeFingerprint(of: ambient.now())
+        beginFingerprint()
+        let moment = ambient.now()
         let volume = try openDevice()
         var contents = takeUnchanged(volume)
         try await read(volume.filesToRead { contents[$0] != nil }, of: volume, into: writer, &contents)
+        endFingerprint(of: moment)
         summarize(volume, contents)
         if watch?.sawNoWrite == true {
             report.capture = options.capture == nil ? "quiet" : "none"

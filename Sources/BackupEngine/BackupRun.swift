@@ -114,6 +114,8 @@ public final class BackupRun {
     /// Read everything: tracking was caught in a lie, or the operator says so.
     var readsAll: Bool
     let pace: ReadPace
+    /// What the server answered before the capture, and from when to when it was asked.
+    var fingerprintBefore: (begin: Int64, end: Int64, ServerFingerprint)?
     private var nextState: LocalState.Builder
     let contentHasher: BlockHasher
     let digestHasher: BlockHasher

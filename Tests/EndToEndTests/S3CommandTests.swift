@@ -1,3 +1,4 @@
+import BackupBase
 import Foundation
 import TestSupport
 import Testing
@@ -16,7 +17,9 @@ struct S3CommandTests {
         let again = try workspace.expect(1, ["init", "--json"])
         #expect(again.summary["code"] as? String == "repository-exists")
         #expect(try workspace.store.fingerprint("v1/") == before)
-        // Nothing of the probe is left.
+        // Nothing of the probe is left; rclone lists for a while what is gone.
+        let end = monotonicSeconds() + (kind == .rclone ? 30 : 0)
+        while try !workspace.store.names("tmp/probe").isEmpty, monotonicSeconds() < end { usleep(500_000) }
         #expect(try workspace.store.names("tmp/probe").isEmpty)
         #expect(try workspace.expect(0, ["snapshots"]).output == "no snapshots\n")
     }

@@ -109,7 +109,7 @@ struct ValidateTests {
     @Test func `Fewer points fail`() throws {
         let green = try green { try Fixture.run("delete", $0, "--points", "20", "--seed", "4") }
         let report = try validate(green.url, status: 16)
-        #expect(report.named("fail").isSuperset(of: ["points of documents", "shards of documents"]))
+        #expect(report.named("fail").isSuperset(of: ["points of documents"]))
         #expect(report.result.errors.contains("points of documents"))
         #expect(report.text("points").contains("200 | "))
         #expect(report.verdict == "fail")

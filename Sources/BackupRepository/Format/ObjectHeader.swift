@@ -3,12 +3,14 @@ enum ObjectKind: UInt8, CaseIterable {
     case pack = 1
     case snapshot = 2
     case index = 3
+    case note = 4
 
     var magic: [UInt8] {
         switch self {
         case .pack: Array("BGBPACK1".utf8)
         case .snapshot: Array("BGBSNAP1".utf8)
         case .index: Array("BGBINDX1".utf8)
+        case .note: Array("BGBNOTE1".utf8)
         }
     }
 }
@@ -20,7 +22,7 @@ struct ObjectHeader {
 
     let kind: ObjectKind
     let id: ObjectID
-    /// HPKE's encapsulated key, or an index's salt: 32 bytes.
+    /// HPKE's encapsulated key, or an index's or note's salt: 32 bytes.
     let keying: [UInt8]
 
     var bytes: [UInt8] {

@@ -102,7 +102,7 @@ public struct InspectionSummary: Codable, Sendable {
 public struct FingerprintRecord: Codable, Sendable {
     /// RFC 3339.
     public var taken: String
-    /// Seconds from the capture to the fingerprint's beginning, and that it took.
+    /// Seconds from the capture to the fingerprint's beginning (negative: it began before), and that it took.
     public var seconds: Double
     public var duration: Double
     /// JSON of whoever made it.

@@ -85,6 +85,13 @@ public struct KeyRing: Sendable {
         return sealing(key, .index, id)
     }
 
+    func noteSealing(_ id: ObjectID, topic: String, salt: [UInt8]) -> Sealing {
+        let key = HKDF<SHA256>.deriveKey(
+            inputKeyMaterial: derived("bgbackup v1 index"), salt: salt,
+            info: Array("bgbackup v1 note".utf8) + repository.bytes + id.bytes + Array(topic.utf8), outputByteCount: 32)
+        return sealing(key, .note, id)
+    }
+
     private func info(_ kind: ObjectKind, _ id: ObjectID) -> Data {
         Data(Array("bgbackup v1".utf8) + repository.bytes + [kind.rawValue] + id.bytes)
     }

@@ -20,7 +20,7 @@ extension Repository {
             public var objects = 0
             public var bytes: Int64 = 0
         }
-        /// "packs", "index", "snapshots", "keys", "config", "writers", "scratch", "other".
+        /// "packs", "index", "snapshots", "keys", "config", "writers", "notes", "scratch", "other".
         public var kinds: [String: Kind] = [:]
     }
 
@@ -32,7 +32,7 @@ extension Repository {
             let kind =
                 if parts.first == "tmp" { "scratch" } else if Configuration.names.contains(info.name) {
                     "config"
-                } else if ["packs", "index", "snapshots", "keys", "writers"].contains(folder) { folder } else { "other" }
+                } else if ["packs", "index", "snapshots", "keys", "writers", "notes"].contains(folder) { folder } else { "other" }
             statistics.kinds[kind, default: .init()].objects += 1
             statistics.kinds[kind, default: .init()].bytes += Int64(info.size)
         }

@@ -48,8 +48,8 @@ struct S3Headers: Sendable {
             headers.append(("x-amz-server-side-encryption", "aws:kms"))
             if let key { headers.append(("x-amz-server-side-encryption-aws-kms-key-id", key)) }
         }
-        // Scratch is never locked: leases change, and leftovers must be able to go.
-        if name.hasPrefix("v1/"), let mode = place.lockMode {
+        // Scratch is never locked: leases change, and leftovers must be able to go. Nor are notes: holds are released.
+        if name.hasPrefix("v1/"), !name.hasPrefix("v1/notes/"), let mode = place.lockMode {
             headers.append(("x-amz-object-lock-mode", mode.rawValue.uppercased()))
             headers.append(("x-amz-object-lock-retain-until-date", formatTime(now + place.lockFor)))
         }

@@ -63,11 +63,7 @@ extension ServerFingerprint {
     private static func sample(_ collection: inout Collection, _ client: QdrantClient, _ digest: Digest) throws {
         let name = collection.name
         let points = try client.retrieve(name, try client.sample(name, count: samples))
-        collection.samples = try points.map { point in
-            Sample(
-                id: point.id.json, payload: try payloadDigest(point.payload, digest),
-                vectors: try vectorDigest(point.vector, digest))
-        }
+        collection.samples = try points.map { try Sample($0, digest) }
         let vectors = points.flatMap { point in
             StoredVector.named(point.vector).sorted { $0.key < $1.key }.map { (point.id, $0.key, $0.value) }
         }
@@ -81,6 +77,45 @@ extension ServerFingerprint {
                 Search(using: using, query: query, ids: found.map(\.id.json), scores: found.map(\.score)))
         }
         collection.wasWritten = try client.count(name) != collection.points
+    }
+
+    /// Asks once more for what it holds, and keeps what stayed the same: whatever
+    /// was captured in between holds that too. What was queued by a writer that
+    /// does not wait (`wait=false`) and not applied yet is not seen.
+    /// - Parameter seconds: after which what is left counts as written to
+    /// - Throws: `.serverUnreachable`, `.notQdrant`
+    public mutating func confirm(with client: QdrantClient, seconds: Double = 30, digest: Digest) throws {
+        let end = monotonicSeconds() + seconds
+        for index in collections.indices {
+            do { try Self.confirm(&collections[index], client, end, digest) } catch let error as BackupError
+                where error.code == .serverRefused
+            {
+                // It was deleted meanwhile.
+                collections[index].wasWritten = true
+                (collections[index].samples, collections[index].searches) = ([], [])
+            }
+        }
+    }
+
+    private static func confirm(
+        _ collection: inout Collection, _ client: QdrantClient, _ end: Double, _ digest: Digest
+    ) throws {
+        let (samples, searches) = (collection.samples, collection.searches)
+        (collection.samples, collection.searches) = ([], [])
+        if monotonicSeconds() < end {
+            if try client.count(collection.name) != collection.points { collection.wasWritten = true }
+            let points = try client.retrieve(collection.name, samples.compactMap { PointID($0.id) })
+            let now = Set(try points.map { try Sample($0, digest) })
+            collection.samples = samples.filter { now.contains($0) }
+        }
+        for search in searches where monotonicSeconds() < end {
+            if try client.found(collection.name, body(search.query, search.using)).points.map(\.id.json) == search.ids {
+                collection.searches.append(search)
+            }
+        }
+        if collection.samples.count < samples.count || collection.searches.count < searches.count {
+            collection.wasWritten = true
+        }
     }
 
     static func body(_ query: JSONValue, _ using: String) -> [String: JSONValue] {
@@ -97,8 +132,9 @@ extension ServerFingerprint {
     /// What a running server has of it: for one that was started on restored data.
     ///
     /// A server that holds a part of the cluster's shards is compared by those
-    /// shards. Where the collection was written while the fingerprint was made,
-    /// a difference is worth a look and no failure.
+    /// shards, whose counts are estimates. Where the collection was written to
+    /// while the fingerprint was made, another count is worth a look and no
+    /// failure; points and searches are compared that stayed the same.
     /// - Parameters:
     ///   - tolerance: by how much scores may differ, as a share of their size
     ///   - each: called with the checks of each collection, while others are still to come
@@ -143,13 +179,15 @@ extension ServerFingerprint {
         let count = try client.count(name)
         let isPart = !collection.isWhole && count != collection.points
         let expected = isPart ? collection.localPoints : collection.points
+        // A part is compared with what a server estimated.
+        let isNear = isPart && abs(Double(count) - Double(expected)) <= Double(expected) * Shard.tolerance
         let info = try client.info(name)
         let isSame = try Self.configurationDigest(info.config, digest) == collection.configuration
         var checks = [
             ServerCheck(
-                "points", of: name, count == expected ? .pass : count == 0 ? .fail : wrong, expected: "\(expected)",
-                found: "\(count)", detail: note),
-            try shards(collection, client, wrong, note),
+                "points", of: name, count == expected ? .pass : count == 0 ? .fail : isNear ? .warn : wrong,
+                expected: "\(expected)", found: "\(count)", detail: isNear ? Shard.note : note),
+            try shards(collection, client),
             ServerCheck(
                 "configuration", of: name, isSame ? .pass : running == version ? .fail : .warn, expected: "the same",
                 found: isSame ? "the same" : "another"),
@@ -158,28 +196,27 @@ extension ServerFingerprint {
                 info.optimizerError != nil || info.status == "red" ? .fail : info.status == "green" ? .pass : .warn,
                 expected: "green", found: info.status, detail: info.optimizerError ?? ""),
         ]
-        checks += try sampled(collection, client, isPart, wrong, note, digest)
+        checks += try sampled(collection, client, isPart, digest)
         if !isPart, !collection.searches.isEmpty { checks.append(try searched(collection, client, wrong, note, tolerance)) }
         return checks
     }
 
-    private func shards(
-        _ collection: Collection, _ client: QdrantClient, _ wrong: ServerCheck.Verdict, _ note: String
-    ) throws -> ServerCheck {
+    /// "points" tells exactly what is there; here only what is gone fails.
+    private func shards(_ collection: Collection, _ client: QdrantClient) throws -> ServerCheck {
         let found = try client.cluster(of: collection.name).localPoints
         let differ = collection.shards.filter { found[$0.id] != $0.points }
         // Written to or not: nothing is not what was there.
         let isLost = differ.contains { $0.points > 0 && found[$0.id] ?? 0 == 0 }
         let shown = differ.isEmpty ? collection.shards : differ
         return ServerCheck(
-            "shards", of: collection.name, differ.isEmpty ? .pass : isLost ? .fail : wrong,
+            "shards", of: collection.name, differ.isEmpty ? .pass : isLost ? .fail : .warn,
             expected: shown.map { "\($0.id): \($0.points)" }.listed(12),
-            found: shown.map { "\($0.id): \(found[$0.id].map { "\($0)" } ?? "none")" }.listed(12), detail: note)
+            found: shown.map { "\($0.id): \(found[$0.id].map { "\($0)" } ?? "none")" }.listed(12),
+            detail: differ.isEmpty || isLost ? "" : Shard.note)
     }
 
     private func sampled(
-        _ collection: Collection, _ client: QdrantClient, _ isPart: Bool, _ wrong: ServerCheck.Verdict, _ note: String,
-        _ digest: Digest
+        _ collection: Collection, _ client: QdrantClient, _ isPart: Bool, _ digest: Digest
     ) throws -> [ServerCheck] {
         guard !collection.samples.isEmpty else { return [] }
         let points = try client.retrieve(collection.name, collection.samples.compactMap { PointID($0.id) })
@@ -198,10 +235,10 @@ extension ServerFingerprint {
         let total = collection.samples.count
         func check(_ what: String, _ different: Int) -> ServerCheck {
             ServerCheck(
-                what, of: collection.name, lost + different == 0 ? .pass : lost == total ? .fail : wrong,
+                what, of: collection.name, lost + different == 0 ? .pass : .fail,
                 expected: "\(total) samples the same",
                 found: "\(total - missing - different) the same, \(different) different, \(missing) "
-                    + (isPart ? "on other nodes" : "missing"), detail: note)
+                    + (isPart ? "on other nodes" : "missing"))
         }
         return [check("payload", payloads), check("vectors", vectors)]
     }

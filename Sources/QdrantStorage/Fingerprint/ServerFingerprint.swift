@@ -11,13 +11,24 @@ public struct ServerFingerprint: Sendable, Codable {
         public let id: UInt64
         /// Of the node's own replica, as `/collections/{c}/cluster` has it: a real server estimates it (docs/drill.md).
         public let points: UInt64
+
+        /// Share by which two estimates of the same points may differ: those that lie
+        /// in two segments while the optimizer works are counted twice.
+        static let tolerance = 0.1
+        static let note = "counts by shard are the server's estimates"
     }
 
-    public struct Sample: Sendable, Codable {
+    public struct Sample: Sendable, Codable, Hashable {
         public let id: JSONValue
         /// Digests as hexadecimal.
         public let payload: String
         public let vectors: String
+
+        init(_ point: StoredPoint, _ digest: Digest) throws {
+            id = point.id.json
+            payload = try payloadDigest(point.payload, digest)
+            vectors = try vectorDigest(point.vector, digest)
+        }
     }
 
     /// An exact search.
@@ -42,8 +53,9 @@ public struct ServerFingerprint: Sendable, Codable {
         public let indexedVectors: UInt64
         /// Digest of the configuration.
         public let configuration: String
-        /// Whether the count changed while the fingerprint was made.
+        /// Whether anything seen of it changed while the fingerprint was made.
         public var wasWritten = false
+        /// After `confirm`, those that stayed the same.
         public var samples: [Sample] = []
         public var searches: [Search] = []
 

@@ -1,0 +1,94 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// Something small that is known of a repository beside its snapshots: what is
+/// held, what a drill proved, what a prune is about to take away.
+///
+/// Sealed like an index, so that who holds a writer key can read and make it,
+/// and nobody else; the topic is part of the key, so that none passes for
+/// another. Unlike snapshots and packs a note may be taken back, so the store
+/// does not lock it.
+public struct Note<Body: Codable & Sendable>: Sendable {
+    public let id: ObjectID
+    public let body: Body
+    /// Nanoseconds since 1970, by the store's clock.
+    public let modified: Int64
+}
+
+/// What a note is about: lower-case letters, a folder of its own below `v1/notes/`.
+public struct NoteTopic: Sendable, Hashable {
+    public let name: String
+
+    public init(_ name: String) {
+        precondition(!name.isEmpty && name.utf8.allSatisfy { (0x61...0x7a).contains($0) })
+        self.name = name
+    }
+
+    static let prefix = "v1/notes/"
+    var prefix: String { "\(Self.prefix)\(name)/" }
+    func object(_ id: ObjectID) -> String { "\(prefix)\(id)" }
+}
+
+extension Repository {
+    /// Bytes of a note's object at the most: a million packs' ids.
+    static let noteLimit = 40 << 20
+
+    /// Stores a note of its own: two of the same content are two.
+    @discardableResult
+    public func put(note body: some Codable & Sendable, _ topic: NoteTopic) async throws -> ObjectID {
+        let id = ObjectID.random(ambient)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let plain = Array(try encoder.encode(body))
+        let salt = ambient.random(32)
+        let header = ObjectHeader(kind: .note, id: id, keying: salt)
+        let object = header.bytes + (try keys.noteSealing(id, topic: topic.name, salt: salt).seal(plain, position: Sealing.body))
+        guard object.count <= Self.noteLimit else { throw BackupError(.failed, "a note on \(topic.name) is too long") }
+        try await store.put(topic.object(id), AlignedBuffer(copying: object), ifAbsent: true)
+        return id
+    }
+
+    /// All notes on a topic, oldest first by the store's clock. One that is taken back meanwhile is left out.
+    /// - Throws: `.damaged` for one that is none: what it held or announced is not known, and nothing may be taken
+    ///   away before somebody looked
+    public func notes<Body>(_ topic: NoteTopic, of type: Body.Type = Body.self) async throws -> [Note<Body>] {
+        var notes: [Note<Body>] = []
+        for info in try await store.list(topic.prefix) {
+            if let note: Note<Body> = try await note(info, topic) { notes.append(note) }
+        }
+        return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
+    }
+
+    private func note<Body>(_ info: ObjectInfo, _ topic: NoteTopic) async throws -> Note<Body>? {
+        do {
+            guard let id = ObjectID(hex: info.name.dropFirst(topic.prefix.count)) else {
+                throw FormatError("its name is none of a note")
+            }
+            let bytes = try await store.get(info.name, .all, limit: Self.noteLimit).array
+            let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
+            let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
+                try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)
+            }
+            guard let body = try? JSONDecoder().decode(Body.self, from: plain) else {
+                throw FormatError("it says nothing that is known")
+            }
+            return Note(id: id, body: body, modified: info.modified)
+        } catch let error as StoreError where error.kind == .notFound {
+            return nil
+        } catch let error as StoreError where error.kind == .tooLarge {
+            throw unreadable(info.name, error)
+        } catch let error as FormatError {
+            throw unreadable(info.name, error)
+        }
+    }
+
+    private func unreadable(_ name: String, _ cause: any Error) -> BackupError {
+        BackupError(
+            .damaged, "the note \(name) is damaged",
+            hint: "Nothing is taken away while it is there; delete the object once you know what it said.", cause: cause)
+    }
+
+    /// Takes a note back; one that is gone is taken back already.
+    public func remove(note id: ObjectID, _ topic: NoteTopic) async throws { try await store.delete(topic.object(id)) }
+}
