@@ -26,6 +26,8 @@ public struct SnapshotRecord: Codable, Sendable {
     public var statistics: [String: Int64]
     /// Nil where it is no Qdrant volume, and of agents that did not look.
     public var inspection: InspectionSummary?
+    /// Seconds for which its schedule keeps it; nil where none says.
+    public var keepFor: Double?
     /// Nil where no server was asked, or it did not answer.
     public var fingerprint: FingerprintRecord?
     /// Of the machine that it was made on, as uname(2) names it; nil of agents
