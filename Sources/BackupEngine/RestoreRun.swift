@@ -18,6 +18,8 @@ public struct RestoreOptions: Sendable {
     /// Owner and group for everything, instead of the stored numbers.
     public var owner: (user: UInt32, group: UInt32)?
     public var identity = RestoreIdentity.alone
+    /// Bring the volume into the page cache at the end, for a database that is started at once.
+    public var warm = false
     /// Begin only where this many bytes stay free on the file system of this path; nil begins in any case.
     public var keepFree: (bytes: Int64, at: String)?
 
@@ -33,6 +35,8 @@ public struct RestoreReport: Sendable {
     /// Bytes that a resumed restore found in place.
     public var bytesKept: Int64 = 0
     public var bytesFetched: Int64 = 0
+    /// Bytes that were read into the page cache.
+    public var bytesWarmed: Int64 = 0
     /// Bytes of files that a refresh had neither to read nor to write.
     public var bytesUnchanged: Int64 = 0
     /// The snapshot that a refresh began with.
@@ -81,6 +85,7 @@ public final class RestoreRun {
         }
         if try options.refresh || options.resume && holdsUnfinishedRefresh() {
             try await refresh(snapshot)
+            if options.warm, !options.dryRun { try await warm() }
             report.duration = monotonicSeconds() - clock
             return report
         }
@@ -98,7 +103,10 @@ public final class RestoreRun {
             $0.bytesTotal = plan.bytesTotal
             $0.filesTotal = plan.files.count
         }
-        if !options.dryRun { try await write(plan, start) }
+        if !options.dryRun {
+            try await write(plan, start)
+            if options.warm { try await warm() }
+        }
         report.duration = monotonicSeconds() - clock
         return report
     }

@@ -17,6 +17,8 @@ public struct RestoreStages: Sendable {
         /// Until everything is on stable storage.
         case sync
         case metadata
+        /// Into the page cache, where that is asked for.
+        case warm
     }
 
     public private(set) var seconds: [Stage: Double] = [:]

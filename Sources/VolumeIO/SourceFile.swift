@@ -94,7 +94,7 @@ public final class SourceFile: Sendable {
         }
     }
 
-    private func attributed<Value>(_ body: () throws(SystemError) -> Value) throws(SourceError) -> Value {
+    func attributed<Value>(_ body: () throws(SystemError) -> Value) throws(SourceError) -> Value {
         do throws(SystemError) { return try body() } catch { throw SourceError(path, error) }
     }
 }

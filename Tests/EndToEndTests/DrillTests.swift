@@ -72,7 +72,7 @@ struct DrillTests {
 
     @Test func `A good snapshot is restored, started, and answers as at the backup`() throws {
         let snapshot = try stage.backUp()
-        let report = try stage.drill("--rto", "5m", "--rpo", "1h")
+        let report = try stage.drill("--rto", "5m", "--rpo", "1h", "--warm")
         #expect(report["verdict"] as? String == "pass", "\(report)")
         #expect(report["reason"] == nil && report["isolated"] as? Bool == true)
         let node = try #require(report.nodes.first)
@@ -81,6 +81,7 @@ struct DrillTests {
             report.stages == [
                 "restore": "pass", "verify": "pass", "inspect": "pass", "boot": "pass", "compare": "pass", "cleanup": "pass",
             ])
+        #expect("\(node["stages"] ?? "")".contains("brought into memory"))
         #expect(report.checks.allSatisfy { $0["verdict"] as? String == "pass" })
         for (name, count) in [
             ("exact search", 2), ("points", 2), ("shards", 2), ("payload", 2), ("vectors", 2), ("recovery time", 1),

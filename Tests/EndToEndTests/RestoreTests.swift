@@ -94,6 +94,27 @@ struct RestoreTests {
         #expect(result.status == 64, "\(result.errors)")
         #expect(!(try Volume(workspace.directory.path).exists("target")))
     }
+
+    @Test func `With --warm the volume is in memory at the end, without it is not`() throws {
+        try volume.write("collections/c/0/segments/s/matrix.dat", noise(4 << 20, seed: 9))
+        try volume.shell("truncate -s 3M collections/c/0/segments/s/hole.dat && printf x >> collections/c/0/segments/s/hole.dat")
+        try workspace.backup(volume)
+        func cached(_ path: String) throws -> Int {
+            let output = try Program.tool("fincore", ["-n", "-b", "-o", "PAGES", path]).output
+            return (Int(output.filter { !$0.isWhitespace }) ?? -1) * 4096
+        }
+        let cold = try workspace.restore("latest", onto: "cold")
+        #expect(try cold.number("bytes_warmed") == 0)
+        #expect(try cached(workspace.path("cold/collections/c/0/segments/s/matrix.dat")) == 0)
+        let warm = try workspace.restore("latest", onto: "warm", "--warm")
+        #expect(try cached(workspace.path("warm/collections/c/0/segments/s/matrix.dat")) == 4 << 20)
+        // Holes are not read.
+        #expect(try cached(workspace.path("warm/collections/c/0/segments/s/hole.dat")) < 1 << 20)
+        #expect(try (4 << 20..<8 << 20).contains(Int(warm.number("bytes_warmed"))))
+        try expectIdentical(volume.path, workspace.path("warm"))
+        let dry = try workspace.expect(0, ["restore", "latest", "--target", workspace.path("dry"), "--warm", "-n", "--json"])
+        #expect(dry.summary["bytes_warmed"] as? Int == 0)
+    }
 }
 
 @Suite("Parts of a snapshot")

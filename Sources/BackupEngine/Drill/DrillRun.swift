@@ -11,6 +11,8 @@ public struct DrillOptions: Sendable {
     public var image: LoopVolume.Kind?
     /// How the database is started; nil: it is not.
     public var engine: EngineCommand?
+    /// Bring the volume into memory after the restore, as `restore --warm` does.
+    public var warm = false
     /// Start it on this machine's network.
     public var isNetworkShared = false
     /// Seconds until the database has to be ready.
@@ -165,12 +167,14 @@ public final class DrillRun {
             try await scratch.mount(kind, size: size + size / 8 + (1 << 30))
         }
         var settings = RestoreOptions(target: scratch.volume)
+        settings.warm = options.warm
         settings.keepFree = (Self.spare(scratch.path), scratch.path)
         let curve = CurveRecorder(board, since: clock)
         defer { node.curve = curve.stop() }
         let report = try await RestoreRun(repository: repository, options: settings, board: board).run(node.snapshot)
         node.restore = report
-        let what = "\(report.files) files, \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesPerSecond))/s"
+        let warmed = options.warm ? ", \(formatBytes(report.bytesWarmed)) brought into memory" : ""
+        let what = "\(report.files) files, \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesPerSecond))/s\(warmed)"
         guard let problem = report.problems.first else { return (what, .pass) }
         return ("\(what); \(report.problems.count) pieces of metadata could not be set, first \(problem)", .warn)
     }

@@ -50,6 +50,7 @@ struct DrillCommand: AsyncParsableCommand {
     @Flag(help: "Restore, verify and inspect only.") var noBoot = false
     @Option(help: ArgumentHelp("How long the database may take to be ready.", valueName: "duration")) var bootTimeout = "5m"
     @Flag(help: "Start the database on this machine's network instead of one of its own.") var sharedNetwork = false
+    @Flag(help: "Bring the volume into memory before the start, as restore --warm does.") var warm = false
     @Option(help: ArgumentHelp("Fail if recovery takes longer, for example 30m.", valueName: "duration")) var rto: String?
     @Option(help: ArgumentHelp("Fail if the newest snapshot is older, for example 24h.", valueName: "duration")) var rpo: String?
     @Option(
@@ -122,6 +123,7 @@ struct DrillCommand: AsyncParsableCommand {
         options.image = image
         if !noBoot { options.engine = try engine() }
         options.isNetworkShared = sharedNetwork
+        options.warm = warm
         options.bootPatience = parseDuration(bootTimeout) ?? options.bootPatience
         options.recoveryObjective = rto.flatMap { parseDuration($0) }
         options.recoveryPointObjective = rpo.flatMap { parseDuration($0) }
