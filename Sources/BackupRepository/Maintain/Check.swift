@@ -132,6 +132,7 @@ public final class Check {
                 damage(FinishedPack.name(id), "it cannot be read: \(error.detail)")
             }
             done += 1
+            WorkPulse.beat()
             progress(done, sizes.count)
         }
     }
@@ -160,6 +161,7 @@ public final class Check {
                     let bytes = try await reader.read(number..<number + 1, of: pack)
                     let frame = try reader.open(number, of: pack, in: bytes, first: number)
                     defer { reader.release(frame) }
+                    WorkPulse.beat()
                     for (ordinal, range) in zip(frame.blocks, frame.ranges) {
                         try reader.verify(ordinal, range, of: frame)
                     }
@@ -218,6 +220,7 @@ public final class Check {
 
     private func checkSnapshots() async throws {
         for name in try await repository.snapshotNames() {
+            WorkPulse.beat()
             report.snapshots += 1
             do {
                 let snapshot = try await repository.snapshot(name)
