@@ -27,7 +27,8 @@ struct ServiceTests {
         let socket = try NotifySocket(in: workspace.directory, isAbstract: isAbstract)
         let run = try start(
             ["backup", volume.path, "--limit-read", "16MiB", "--writer-key", workspace.writerKey()], socket, watchdog: 2)
-        #expect(run.wait() == 0, "\(try run.printed)")
+        let (status, said) = (run.wait(), try run.printed)
+        #expect(status == 0, "\(said)")
         #expect(socket.messages.first?.lines == ["READY=1", "STATUS=backup"])
         #expect(socket.lines.filter { $0 == "READY=1" }.count == 1)
         let statuses = socket.lines.filter { $0.hasPrefix("STATUS=read") }
@@ -121,7 +122,8 @@ struct ServiceTests {
         let begin = monotonicSeconds()
         try run.wait { run.bytesMoved >= bytes || monotonicSeconds() - begin > 60 }
         let told = monotonicSeconds()
-        #expect(run.end(SIGTERM) == 128 + SIGTERM, "\(try run.printed)", sourceLocation: sourceLocation)
+        let (status, said) = (run.end(SIGTERM), try run.printed)
+        #expect(status == 128 + SIGTERM, "\(said)", sourceLocation: sourceLocation)
         #expect(monotonicSeconds() - told < 10, sourceLocation: sourceLocation)
         #expect(socket.lines.contains("STOPPING=1"), sourceLocation: sourceLocation)
         #expect(try run.printed.contains("ended by signal 15"), sourceLocation: sourceLocation)

@@ -208,12 +208,18 @@ public final class Check {
 
     private func compare(_ pack: IndexObject.Pack, index: String) async throws {
         let name = FinishedPack.name(pack.id)
-        guard let size = sizes[pack.id] else { return damage(name, "it is missing and listed in \(index)") }
+        guard let size = try await size(of: pack.id) else { return damage(name, "it is missing and listed in \(index)") }
         guard badPacks[pack.id] == nil else { return }
         let trailer = try await repository.reader.pack(pack.id).trailer
         if size != pack.size || trailer.ids != pack.trailer.ids || trailer.lengths != pack.trailer.lengths {
             damage(index, "it does not say what the trailer of \(name) says")
         }
+    }
+
+    /// Of a pack that a backup stored since they were listed too: it is there before the index that names it.
+    private func size(of pack: ObjectID) async throws -> Int? {
+        if let size = sizes[pack] { return size }
+        return try await repository.store.info(FinishedPack.name(pack))?.size
     }
 
     // MARK: - Snapshots
