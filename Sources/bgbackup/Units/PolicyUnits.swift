@@ -10,7 +10,7 @@ struct UnitFile: Equatable {
 /// One job that a policy has done at its times.
 struct ScheduledJob {
     /// The templates of the package.
-    enum Template: String, CaseIterable { case backup, prune, check, drill }
+    enum Template: String, CaseIterable { case backup, copy, prune, check, drill }
 
     var template: Template
     /// Name of the schedule; nil where the policy has one for this job.
