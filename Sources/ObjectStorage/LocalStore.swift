@@ -81,6 +81,7 @@ public final class LocalStore: ObjectStore {
 
     public func delete(_ name: String) async throws {
         guard unlink(path(name)) == 0 || errno == ENOENT else { throw failure("delete", name) }
+        WorkPulse.beat()
     }
 
     // MARK: - Writing
