@@ -23,12 +23,13 @@ import Testing
 
     /// Takes objects away and brings them back right before this call.
     private func arriving(_ names: [String], before operation: String, _ prefix: String) -> MemoryStore {
-        let objects = names.map { ($0, store.bytes($0)!) }
+        let memory = store
+        let objects = names.map { ($0, memory.bytes($0)!) }
         for name in names { store.remove(name) }
-        let (view, store) = (store.another(), store)
+        let view = store.another()
         view.onCall { call in
             guard call.operation == operation, call.name == prefix else { return }
-            for (name, bytes) in objects { store.set(name, bytes) }
+            for (name, bytes) in objects { memory.set(name, bytes) }
         }
         return view
     }
