@@ -35,8 +35,7 @@ struct ServiceTests {
         #expect(statuses.contains { $0.contains(/read  \d+%  .* of 60.0 MiB  .*\/s/) }, "\(socket.lines)")
         #expect(statuses.count <= 10, "more than one a second: \(statuses)")
         // Four seconds' work, a ping each half second at the most.
-        #expect((3...14).contains(socket.pings.count), "\(socket.pings)")
-        for (earlier, later) in zip(socket.pings, socket.pings.dropFirst()) { #expect(later - earlier > 0.45) }
+        #expect((3...10).contains(socket.pings.count), "\(socket.pings)")
     }
 
     @Test func `a file name with a line feed is no message of its own, and nothing is told to nobody`() throws {
@@ -92,11 +91,12 @@ struct ServiceTests {
         try run.wait { socket.pings.count >= 4 }
         server.pause()
         defer { server.resume() }
-        // What the sockets still take is progress.
-        sleep(4)
-        let before = socket.pings.count
-        sleep(5)
-        #expect(socket.pings.count == before, "somebody pings while the store hangs")
+        // What the pipeline and the sockets still take is progress, and has an end.
+        let paused = monotonicSeconds()
+        while monotonicSeconds() - (try #require(socket.pings.last)) < 6 {
+            try #require(monotonicSeconds() - paused < 60, "somebody pings while the store hangs")
+            usleep(50_000)
+        }
         let told = monotonicSeconds()
         #expect(run.end(SIGTERM) == 128 + SIGTERM)
         #expect(monotonicSeconds() - told < 10)
@@ -139,15 +139,15 @@ struct ServiceTests {
             ],
             environment: [:])
         defer { load.endGroup() }
-        for name in 0..<6 { try volume.writeRandom("collections/c/0/segments/s/vector_storage/\(name).mmap", megabytes: 80) }
+        for name in 0..<6 { try volume.writeRandom("collections/c/0/segments/s/vector_storage/\(name).mmap", megabytes: 40) }
         let key = try workspace.writerKey()
-        try stop(["backup", volume.path, "--writer-key", key], after: 150 << 20)
-        try workspace.backup(volume)
-        try stop(["check", "--read-data"], after: 100 << 20)
-        try stop(["restore", "latest", "--target", workspace.path("restored")], after: 150 << 20)
+        try stop(["backup", volume.path, "--priority", "normal", "--writer-key", key], after: 60 << 20)
+        try workspace.backup(volume, "--priority", "normal")
+        try stop(["check", "--read-data"], after: 60 << 20)
+        try stop(["restore", "latest", "--target", workspace.path("restored")], after: 60 << 20)
         try workspace.expect(0, ["restore", "latest", "--target", workspace.path("restored"), "--resume"])
         try stop(
-            ["drill", "--no-boot", "--scratch", workspace.path("scratch"), "--output", workspace.path("drills")], after: 150 << 20
+            ["drill", "--no-boot", "--scratch", workspace.path("scratch"), "--output", workspace.path("drills")], after: 60 << 20
         )
         #expect(try FileManager.default.contentsOfDirectory(atPath: workspace.path("scratch")).isEmpty, "the scratch is left")
         try workspace.expect(0, ["check", "--read-data"])
