@@ -107,7 +107,7 @@ struct PolicyUnits {
         let usual = [job.template.rawValue, "--policy", policy]
         let isPlain = try UnitName.instance(policy, job.schedule) == policy
         if !isPlain || job.arguments != usual || program != "/usr/bin/bgbackup" {
-            lines += ["ExecStart=", "ExecStart=\(UnitText.command([program] + job.arguments))"]
+            lines += ["ExecStart=", "ExecStart=\(UnitText.command(program, job.arguments))"]
         }
         if let watchdog = job.watchdog { lines.append("WatchdogSec=\(max(watchdog, 1))") }
         for name in credentials.sorted() where !Self.known.contains(name) {
@@ -129,6 +129,11 @@ struct PolicyUnits {
                 throw BackupError(.usage, "'\(printable(path.utf8))' is no absolute path")
             }
         }
+        // Of a device systemd takes the word as it is, quotes or not.
+        if let odd = devices.first(where: { !UnitText.isPlain($0) }) {
+            throw BackupError(
+                .usage, "'\(printable(odd.utf8))' is no device that a unit can name", hint: "Name it by a plain link in /dev.")
+        }
         let others = Set(writablePaths.filter { path in !Self.writable.contains { Self.holds($0, path) } }).sorted()
         if !others.isEmpty { lines.append("ReadWritePaths=\(UnitText.paths(others.map { "-\($0)" }))") }
         if others.contains(where: { path in Self.homes.contains { Self.holds($0, path) } }) {
@@ -136,7 +141,7 @@ struct PolicyUnits {
         }
         if job.template == .backup, !devices.isEmpty {
             lines.append("PrivateDevices=no")
-            lines += devices.sorted().map { "DeviceAllow=\(UnitText.paths([$0])) r" }
+            lines += devices.sorted().map { "DeviceAllow=\($0) r" }
         }
         return lines
     }

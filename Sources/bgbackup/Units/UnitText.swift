@@ -2,10 +2,23 @@ import BackupBase
 
 /// Values as unit files take them (systemd.syntax(7), systemd.service(5) "Command lines").
 enum UnitText {
-    /// Words of a command line: no variable of the environment, no specifier and no quote of a
-    /// word means anything.
-    static func command(_ words: [String]) -> String {
-        words.map { quoted($0.replacing("$", with: "$$")) }.joined(separator: " ")
+    /// A program and its arguments: no variable of the environment, no specifier and no quote of
+    /// a word means anything. In the program's own path `$` is no variable's sign (systemd 252
+    /// would look for `$$`).
+    static func command(_ program: String, _ arguments: [String]) -> String {
+        ([quoted(program)] + arguments.map { quoted($0.replacing("$", with: "$$")) }).joined(separator: " ")
+    }
+
+    /// Whether systemd takes a word as it is, wherever it stands.
+    static func isPlain(_ word: String) -> Bool {
+        !word.isEmpty
+            && word.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): true
+                case UInt8(ascii: "0")...UInt8(ascii: "9"): true
+                default: "-_./:=,@+".utf8.contains(byte)
+                }
+            }
     }
 
     /// Paths, one after the other.
@@ -16,16 +29,7 @@ enum UnitText {
 
     private static func quoted(_ word: String) -> String {
         let text = word.replacing("%", with: "%%")
-        let isPlain =
-            !text.isEmpty
-            && text.utf8.allSatisfy { byte in
-                switch byte {
-                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): true
-                case UInt8(ascii: "0")...UInt8(ascii: "9"): true
-                default: "%$-_./:=,@+".utf8.contains(byte)
-                }
-            }
-        guard !isPlain else { return text }
+        if isPlain(text.replacing("%", with: "").replacing("$", with: "")) { return text }
         return "\""
             + text.utf8.map { byte in
                 switch byte {
