@@ -36,7 +36,7 @@ struct UnitDirectory {
     func apply(_ plan: Plan) throws {
         for file in plan.written {
             let place = "\(path)/\(file.path)"
-            let folder = place.split(separator: "/").dropLast().map { "/" + $0 }.joined()
+            let folder = "\(path)/\(file.path.split(separator: "/")[0])"
             guard mkdir(folder, 0o755) == 0 || errno == EEXIST else { throw failure("make", folder) }
             let temporary = place + ".new"
             let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o644)
