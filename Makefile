@@ -5,11 +5,15 @@ SWIFT ?= swift
 unexport BGBACKUP_REPOSITORY BGBACKUP_PASSWORD_FILE BGBACKUP_PASSWORD_COMMAND BGBACKUP_WRITER_KEY_FILE
 unexport BGBACKUP_STATE_DIR BGBACKUP_CACHE_DIR
 
-.PHONY: build strict-s3 test test-s3 lint format bench fuzz demo
+.PHONY: build strict-s3 test test-s3 lint format bench fuzz demo install uninstall deb test-deb test-boot
 
-build:            ## the optimized program: .build/release/bgbackup
+# Where things go; DESTDIR is put before them all.
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+
+build:            ## the optimized program, which runs without a toolchain: .build/release/bgbackup
 	@scripts/install-deps
-	$(SWIFT) build -c release --product bgbackup
+	$(SWIFT) build -c release --static-swift-stdlib --product bgbackup
 
 strict-s3:        ## the strict S3 server of the tests: .build-strict/release/strict-s3
 	@scripts/install-deps
@@ -29,9 +33,10 @@ test-s3: strict-s3 ## the end-to-end tests once more, on each S3 server
 	@scripts/install-deps --test
 	scripts/test-s3
 
-lint:             ## layers, documents, format
+lint:             ## layers, documents, units, format
 	@scripts/check-layers
 	@scripts/check-docs
+	@scripts/check-units
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
 
 format:
@@ -47,3 +52,18 @@ fuzz:             ## every parser of untrusted bytes; FUZZ_SECONDS=60
 
 demo:             ## a real Qdrant volume, backed up, changed, backed up, restored, compared
 	scripts/demo
+
+install: build    ## the program, units, completions, manual; DESTDIR=, PREFIX=/usr, SYSCONFDIR=/etc
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' scripts/install-tree install
+
+uninstall:        ## what install installed; configuration, state and repositories stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' scripts/install-tree uninstall
+
+deb: build        ## dist/bgbackup_VERSION_ARCHITECTURE.deb
+	scripts/make-deb
+
+test-deb: deb     ## installs, runs, upgrades, removes and purges the package in a root of its own
+	scripts/test-deb
+
+test-boot: deb    ## boots a systemd in namespaces of its own; its timers run the package's units
+	scripts/test-boot

@@ -71,7 +71,7 @@ public struct BackupWatch {
             try tell(event)
             isFirst = false
             let left = started + wait - monotonicSeconds()
-            if left > 0 { try await Task.sleep(for: .seconds(left)) }
+            if left > 0 { try await WorkPulse.sleep(seconds: left) }
         }
     }
 }

@@ -19,5 +19,8 @@ public final class ProgressBoard: Sendable {
     public init() {}
 
     public var current: Progress { state.withLock { $0 } }
-    public func update(_ change: (inout Progress) -> Void) { state.withLock { change(&$0) } }
+    public func update(_ change: (inout Progress) -> Void) {
+        state.withLock { change(&$0) }
+        WorkPulse.beat()
+    }
 }

@@ -56,6 +56,7 @@ struct VolumeScan {
             },
             problem: problem,
             visit: { node in
+                WorkPulse.beat()
                 if node.kind == .special { special.append(node.path) } else { found.append(node) }
             })
         for path in special { problem(SourceError(path: path, operation: "back up a socket, pipe or device", errno: EINVAL)) }

@@ -17,6 +17,8 @@ public final class LocalStore: ObjectStore {
     private let known = Locked<Set<String>>([])
     /// From this many bytes on a transfer bypasses the page cache.
     private static let directFrom = 256 << 10
+    /// Bytes from which an object is a run's work, and not a lease renewed beside it.
+    static let workFrom = 16 << 10
 
     /// - Parameter path: an existing directory; nothing is made here.
     public init(path: String, ambient: Ambient = .system) {
@@ -79,6 +81,7 @@ public final class LocalStore: ObjectStore {
 
     public func delete(_ name: String) async throws {
         guard unlink(path(name)) == 0 || errno == ENOENT else { throw failure("delete", name) }
+        WorkPulse.beat()
     }
 
     // MARK: - Writing
@@ -102,6 +105,7 @@ public final class LocalStore: ObjectStore {
         // An error of fsync is final: the pages are gone (PostgreSQL, 2018).
         guard fsync(file) == 0 else { throw failure("write", name) }
         posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED)
+        if content.count >= Self.workFrom { WorkPulse.beat() }
     }
 
     private func write(_ base: UnsafeMutableRawPointer, _ range: Range<Int>, to file: Int32, _ name: String) throws {
@@ -168,6 +172,7 @@ public final class LocalStore: ObjectStore {
             guard got > 0 else { throw StoreError(.failed, "read", name, "it ended at byte \(offset) of \(size)") }
             offset += got
         }
+        if wanted.count >= Self.workFrom { WorkPulse.beat() }
         return ObjectBytes(buffer, start: wanted.lowerBound - begin, count: wanted.count, objectSize: size)
     }
 

@@ -59,6 +59,7 @@ final class BlockReader: Sendable {
             filled -= filled % AlignedBuffer.alignment
         }
         buffer.count = min(filled, count)
+        WorkPulse.beat()
         return buffer.count
     }
 

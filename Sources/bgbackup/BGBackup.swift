@@ -40,6 +40,10 @@ struct BGBackup: AsyncParsableCommand {
 /// thread, or the one that is not blocked dies of them.
 @main
 enum Main {
+    /// Nil where no service manager wants to be told.
+    static var service: ServiceNotice? { told }
+    nonisolated(unsafe) private static var told: ServiceNotice?  // Set once, before there is a second thread.
+
     static func main() {
         // Before there is a second thread: tracing belongs to one.
         if CommandLine.arguments.dropFirst().first == HoldGuard.argument { HoldGuard.run() }
@@ -47,6 +51,7 @@ enum Main {
         // No keys in a core file. The limit alone would not keep them from a
         // handler that the kernel pipes cores to (core(5)).
         bgb_no_core()
+        told = .fromEnvironment()
         let signals = SignalWatch()
         bgb_tame_malloc()
         do {
@@ -55,6 +60,7 @@ enum Main {
             if let backup = command as? BackupCommand, backup.priority == .background {
                 Session.isBackground.withLock { $0 = true }
             }
+            told?.ready(type(of: command).configuration.commandName ?? "starting")
             signals.run(command) { error in
                 if let error { finish(error, signals) }
                 exit(0)
@@ -81,7 +87,9 @@ enum Main {
 }
 
 /// Waits for SIGINT and SIGTERM on a thread of its own. The first cancels the
-/// command, which then starts no new write; the second ends the process.
+/// command, which then starts no new write; the second ends the process, and so
+/// does the end of the time that a service has (docs/systemd.md): what hangs in
+/// a system call cannot be cancelled, and nothing that is committed needs an end.
 ///
 /// Our threads have the signals blocked, so that no call of theirs is
 /// interrupted. That alone is not enough: the thread with which swift-subprocess
@@ -89,6 +97,9 @@ enum Main {
 /// dies of it with the whole process. So there is a handler, whoever runs it.
 final class SignalWatch: Sendable {
     private let state = Locked<(task: Task<Void, any Error>?, received: Int32?)>((nil, nil))
+
+    /// Milliseconds from the first signal to the end, however it is had.
+    private static let patience: Int32 = 8000
 
     /// A pipe: the handler writes the signal's number, the watcher reads it.
     nonisolated(unsafe) private static var pipe: [Int32] = [-1, -1]  // Set once, before there is a handler.
@@ -139,7 +150,13 @@ final class SignalWatch: Sendable {
                 return (state.received != nil, state.task)
             }
             if again || task == nil { _exit(128 + number) }
+            Main.service?.stopping()
             task?.cancel()
+            var next = pollfd(fd: Self.pipe[0], events: Int16(POLLIN), revents: 0)
+            if poll(&next, 1, Self.patience) == 0 {
+                Terminal.note("bgbackup: something hangs and is given up; nothing that was committed is lost", .warning)
+                _exit(128 + number)
+            }
         }
     }
 

@@ -46,8 +46,8 @@ enum Output {
                     code: error.code.rawValue, exit_status: error.code.exitStatus, message: error.description,
                     hint: error.hint), lines: true)
         }
-        Terminal.note("bgbackup: \(error.description)")
-        if let hint = error.hint { Terminal.note("HINT: \(hint)") }
+        Terminal.note("bgbackup: \(error.description)", .error)
+        if let hint = error.hint { Terminal.note("HINT: \(hint)", .error) }
     }
 
     /// Rows under headings, columns as wide as they need to be.
@@ -100,10 +100,10 @@ enum Output {
 enum Terminal {
     static var isInteractive: Bool { isatty(STDERR_FILENO) == 1 }
 
-    /// A message for people, on stderr.
-    static func note(_ text: String) {
+    /// A message for people, on stderr; with its priority where that is the journal.
+    static func note(_ text: String, _ priority: Journal.Priority = .notice) {
         ProgressLine.clear()
-        Output.write(text + "\n", to: STDERR_FILENO)
+        Output.write((Journal.isStandardError ? Journal.marked(text, priority) : text) + "\n", to: STDERR_FILENO)
     }
 
     static func raw(_ text: String) { Output.write(text, to: STDERR_FILENO) }

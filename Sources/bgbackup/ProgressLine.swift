@@ -23,16 +23,19 @@ final class ProgressLine: Sendable {
 
     init(_ board: ProgressBoard, _ options: GlobalOptions) {
         let json = options.json
-        guard !options.noProgress, !options.quiet, json || Terminal.isInteractive else {
+        let isShown = !options.noProgress && !options.quiet && (json || Terminal.isInteractive)
+        let service = Main.service
+        guard isShown || service != nil else {
             task = nil
             return
         }
         let start = monotonicSeconds()
         task = Task {
             while !Task.isCancelled {
-                try? await Task.sleep(for: .milliseconds(json ? 1000 : 200))
+                try? await Task.sleep(for: .milliseconds(json || !isShown ? 1000 : 200))
                 if Task.isCancelled { return }
-                Self.show(board.current, since: start, json: json)
+                if isShown { Self.show(board.current, since: start, json: json) }
+                service?.status(Self.text(board.current, since: start))
             }
         }
     }
@@ -51,11 +54,8 @@ final class ProgressLine: Sendable {
     }
 
     private static func show(_ progress: Progress, since start: Double, json: Bool) {
-        let elapsed = max(monotonicSeconds() - start, 0.001)
-        let rate = Double(progress.bytesDone) / elapsed
-        let left = Double(max(progress.bytesTotal - progress.bytesDone, 0))
-        let remaining = rate > 0 && progress.bytesDone > 0 ? left / rate : nil
         if json {
+            let (rate, remaining) = speed(progress, since: start)
             try? Output.document(
                 Status(
                     phase: progress.phase.rawValue, bytes_done: progress.bytesDone, bytes_total: progress.bytesTotal,
@@ -63,14 +63,24 @@ final class ProgressLine: Sendable {
                     seconds_remaining: remaining.map { Int($0.rounded()) }), lines: true)
             return
         }
-        let share = progress.bytesTotal > 0 ? Double(progress.bytesDone) / Double(progress.bytesTotal) * 100 : 0
-        let eta = remaining.map { ", \(formatDuration($0)) left" } ?? ""
-        let text =
-            progress.bytesTotal > 0
-            ? "\(progress.phase.rawValue)  \(fixed(share, 0))%  \(formatBytes(progress.bytesDone)) of \(formatBytes(progress.bytesTotal))  \(formatBytes(Int64(rate)))/s\(eta)"
-            : "\(progress.phase.rawValue)…"
         shown.withLock { $0 = true }
-        Terminal.raw("\r\u{1b}[K\(text.prefix(width - 1))")
+        Terminal.raw("\r\u{1b}[K\(text(progress, since: start).prefix(width - 1))")
+    }
+
+    private static func speed(_ progress: Progress, since start: Double) -> (rate: Double, remaining: Double?) {
+        let elapsed = max(monotonicSeconds() - start, 0.001)
+        let rate = Double(progress.bytesDone) / elapsed
+        let left = Double(max(progress.bytesTotal - progress.bytesDone, 0))
+        return (rate, rate > 0 && progress.bytesDone > 0 ? left / rate : nil)
+    }
+
+    private static func text(_ progress: Progress, since start: Double) -> String {
+        guard progress.bytesTotal > 0 else { return "\(progress.phase.rawValue)…" }
+        let (rate, remaining) = speed(progress, since: start)
+        let share = Double(progress.bytesDone) / Double(progress.bytesTotal) * 100
+        let bytes = "\(formatBytes(progress.bytesDone)) of \(formatBytes(progress.bytesTotal))"
+        let eta = remaining.map { ", \(formatDuration($0)) left" } ?? ""
+        return "\(progress.phase.rawValue)  \(fixed(share, 0))%  \(bytes)  \(formatBytes(Int64(rate)))/s\(eta)"
     }
 
     private static var width: Int {

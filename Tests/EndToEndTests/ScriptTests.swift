@@ -41,7 +41,10 @@ struct ScriptTests {
         #expect(result.errors.contains("Newcomer"))
     }
 
-    @Test(arguments: ["demo", "install-deps", "make-golden", "test-s3"])
+    @Test(arguments: [
+        "check-units", "debian-root", "demo", "install-deps", "install-tree", "make-deb", "make-golden", "test-boot", "test-deb",
+        "test-s3",
+    ])
     func `Scripts explain themselves, and refuse what they do not know`(
         name: String
     ) throws {
@@ -50,6 +53,34 @@ struct ScriptTests {
         #expect(help.status == 0)
         #expect(help.output.hasPrefix("usage: scripts/\(name)"))
         #expect(try Program.run(script, ["--nonsense"]).status == 64)
+    }
+
+    private static let hasSystemd = Program.hasTool("systemd-analyze")
+
+    @Test(.enabled(if: hasSystemd, "needs systemd-analyze"))
+    func `The units are what systemd understands, and as little exposed as they promise`() throws {
+        let result = try Program.run(Program.root + "scripts/check-units", [])
+        #expect(result.status == 0 && result.output == "check-units: ok\n", "\(result.errors)")
+    }
+
+    @Test(
+        .enabled(if: hasSystemd, "needs systemd-analyze"),
+        arguments: [
+            ("bgbackup-check@.service", "s/^PrivateTmp=/PrivatTmp=/", "PrivatTmp"),
+            ("bgbackup-prune@.timer", "s/^OnCalendar=.*/OnCalendar=hourlyy/", "hourlyy"),
+            ("bgbackup-backup@.service", "/^ProtectSystem=/d", "more exposed"),
+            ("bgbackup-drill@.service", "/^WatchdogSec=/d", "lacks WatchdogSec="),
+            ("bgbackup-watch@.service", "s/^KillMode=.*/KillMode=mixed/", "lacks KillMode=control-group"),
+            ("bgbackup-backup@.service", "/^OnFailure=/d", "nobody hears of it"),
+            ("dropins/lvm.conf", "s/@mount/@mounts/", "@mounts"),
+        ])
+    func `check-units finds what is wrong with a unit`(unit: String, change: String, words: String) throws {
+        let directory = try TemporaryDirectory("units")
+        try Program.tool("cp", ["-r", Program.root + "systemd", directory("systemd")])
+        try Program.tool("sed", ["-i", change, directory("systemd/\(unit)")])
+        let result = try Program.run(Program.root + "scripts/check-units", [directory("systemd")])
+        #expect(result.status == 1)
+        #expect(result.errors.contains(words), "\(result.errors)")
     }
 
     @Test func `Shell scripts are sound`() throws {

@@ -148,14 +148,4 @@ struct WatchTests {
             #expect(try workspace.run(["backup", volume.path] + wrong).status == 64, "\(wrong)")
         }
     }
-
-    @Test(.enabled(if: Program.hasTool("systemd-analyze"), "needs systemd-analyze"))
-    func `the unit is one that systemd understands`() throws {
-        let folder = try TemporaryDirectory("unit")
-        let unit = folder("bgbackup-watch@var-lib-qdrant.service")
-        let text = try String(contentsOfFile: Program.root + "systemd/bgbackup-watch@.service", encoding: .utf8)
-        try Data(text.replacing("/usr/bin/bgbackup", with: Program.binary).utf8).write(to: URL(filePath: unit))
-        let result = try Program.tool("systemd-analyze", ["verify", "--man=no", "--recursive-errors=no", unit])
-        #expect(result.status == 0 && result.errors == "", "\(result.errors)")
-    }
 }

@@ -115,6 +115,10 @@ public final class S3Server: Sendable {
         }
     }
 
+    /// The server hangs: it answers nothing and closes nothing, until `resume`. Only where nobody shares it.
+    public func pause() { kill(process.processIdentifier, SIGSTOP) }
+    public func resume() { kill(process.processIdentifier, SIGCONT) }
+
     deinit { stop() }
 
     /// Ends with its standard input, and its children with it.

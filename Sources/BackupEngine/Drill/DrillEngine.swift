@@ -119,6 +119,8 @@ struct DrillEngine: Sendable {
                     .failed, "the engine was not ready within \(formatDuration(patience)): \(last)\(words(process))",
                     hint: "--boot-timeout gives it more time.")
             }
+            // Waiting is the work here, and has an end.
+            WorkPulse.beat()
             usleep(20_000)
         }
     }

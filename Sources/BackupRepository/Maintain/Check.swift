@@ -132,6 +132,7 @@ public final class Check {
                 damage(FinishedPack.name(id), "it cannot be read: \(error.detail)")
             }
             done += 1
+            WorkPulse.beat()
             progress(done, sizes.count)
         }
     }
@@ -160,6 +161,7 @@ public final class Check {
                     let bytes = try await reader.read(number..<number + 1, of: pack)
                     let frame = try reader.open(number, of: pack, in: bytes, first: number)
                     defer { reader.release(frame) }
+                    WorkPulse.beat()
                     for (ordinal, range) in zip(frame.blocks, frame.ranges) {
                         try reader.verify(ordinal, range, of: frame)
                     }
@@ -206,7 +208,7 @@ public final class Check {
 
     private func compare(_ pack: IndexObject.Pack, index: String) async throws {
         let name = FinishedPack.name(pack.id)
-        guard let size = sizes[pack.id] else { return damage(name, "it is missing and listed in \(index)") }
+        guard let size = try await size(of: pack.id) else { return damage(name, "it is missing and listed in \(index)") }
         guard badPacks[pack.id] == nil else { return }
         let trailer = try await repository.reader.pack(pack.id).trailer
         if size != pack.size || trailer.ids != pack.trailer.ids || trailer.lengths != pack.trailer.lengths {
@@ -214,10 +216,17 @@ public final class Check {
         }
     }
 
+    /// Of a pack that a backup stored since they were listed too: it is there before the index that names it.
+    private func size(of pack: ObjectID) async throws -> Int? {
+        if let size = sizes[pack] { return size }
+        return try await repository.store.info(FinishedPack.name(pack))?.size
+    }
+
     // MARK: - Snapshots
 
     private func checkSnapshots() async throws {
         for name in try await repository.snapshotNames() {
+            WorkPulse.beat()
             report.snapshots += 1
             do {
                 let snapshot = try await repository.snapshot(name)

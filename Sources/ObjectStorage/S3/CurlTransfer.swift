@@ -132,6 +132,7 @@ final class CurlTransfer: @unchecked Sendable {
         case .buffer(let buffer, let offset, _): memcpy(target, buffer.pointer + offset + sent, count)
         }
         sent += count
+        if sent >= LocalStore.workFrom { WorkPulse.beat() }
         return count
     }
 
@@ -164,6 +165,7 @@ final class CurlTransfer: @unchecked Sendable {
         guard let bytes, let target = room(for: count) else { return -1 }
         memcpy(target.pointer + target.count, bytes, count)
         target.count += count
+        if target.count >= LocalStore.workFrom { WorkPulse.beat() }
         return count
     }
 

@@ -100,6 +100,7 @@ public final class S3Store: ObjectStore {
         // Behind a version that goes stands the one that it replaced.
         var last: String?
         while let version = try await deleteNewest(name, after: last) { last = version }
+        WorkPulse.beat()
     }
 
     /// - Parameter last: the version that went before this one; where it is still there, that is all that can be done
@@ -141,6 +142,7 @@ public final class S3Store: ObjectStore {
             for name in try await S3BatchDelete(self).leftOver(Array(names[start..<min(start + 1000, names.count)])) {
                 try await delete(name)
             }
+            WorkPulse.beat()
         }
     }
 
@@ -176,6 +178,7 @@ public final class S3Store: ObjectStore {
             """.utf8)
         call.setBody(body)
         _ = try await perform(call)
+        WorkPulse.beat()
     }
 
     // MARK: - Calls

@@ -179,6 +179,7 @@ public final class QdrantClient: Sendable {
 
     private func exchange(_ path: String, _ body: [UInt8]?) throws -> HTTPConnection.Answer {
         try Task.checkCancellation()
+        defer { WorkPulse.beat() }
         do { return try connection.exchange("\(address)\(path)", body: body, timeout: timeout) } catch let failure as HTTPFailure
         {
             throw try unanswered(path, failure)

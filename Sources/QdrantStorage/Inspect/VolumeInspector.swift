@@ -207,6 +207,7 @@ public struct VolumeInspector {
             var inspector = SegmentInspector(place, of: tree, mappingLimit: options.mappingLimit)
             let (segment, findings) = try await inspector.inspect()
             shard.segments.append(segment)
+            WorkPulse.beat()
             for finding in findings { found.note(finding) }
         }
         shard.points = shard.segments.compactMap(\.points).reduce(0, &+)

@@ -21,6 +21,8 @@ public enum HoldGuard {
         signal(SIGINT, SIG_IGN)
         signal(SIGTERM, SIG_IGN)
         signal(SIGHUP, SIG_IGN)
+        // systemd's watchdog sends it to the whole service: a file system may have to be thawed yet.
+        signal(SIGABRT, SIG_IGN)
         // Whoever waits for the end of the backup's output must not wait for this.
         let nothing = open("/dev/null", O_RDWR | O_CLOEXEC)
         dup2(nothing, STDOUT_FILENO)

@@ -241,6 +241,7 @@ struct BackupCommand: AsyncParsableCommand {
     /// One line for each snapshot of --watch; nothing where nothing changed, but for -v and --json.
     private func showRun(_ report: BackupReport) throws {
         tellTroubles(report)
+        tellService(report)
         if global.json { return try Output.document(Summary(report, dryRun: false), lines: true) }
         guard !global.quiet, report.snapshot != nil || global.verbose else { return }
         let moment = formatTime(Ambient.system.now())
@@ -253,9 +254,14 @@ struct BackupCommand: AsyncParsableCommand {
         )
     }
 
+    private func tellService(_ report: BackupReport) {
+        guard let snapshot = report.snapshot else { return }
+        Main.service?.status("snapshot \("\(snapshot.id)".prefix(8)) of \(formatTime(Ambient.system.now()))")
+    }
+
     private func tellTroubles(_ report: BackupReport) {
-        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
-        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)", .warning) }
+        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)", .warning) }
         if report.problems.count > 20, !global.verbose {
             Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them, so does 'bgbackup show'")
         }

@@ -36,6 +36,7 @@ struct CheckCommand: AsyncParsableCommand {
         let repository = try await Session(options: global).open()
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let report = try await Check(repository, readShare: share) { done, total in
+            Main.service?.status("checking packs: \(done) of \(total)")
             if interactive { Terminal.raw("\r\u{1b}[Kchecking packs: \(done) of \(total)") }
         }.run()
         if interactive { Terminal.raw("\r\u{1b}[K") }

@@ -106,7 +106,7 @@ struct DrillCommand: AsyncParsableCommand {
             report.print(quiet: global.quiet, verbose: global.verbose, place: page)
         }
         guard report.verdict == .fail else { return }
-        Terminal.note("bgbackup: the drill failed: \(printable((report.reason ?? "").utf8))")
+        Terminal.note("bgbackup: the drill failed: \(printable((report.reason ?? "").utf8))", .error)
         throw ExitCode(BackupError.Code.drillFailed.exitStatus)
     }
 

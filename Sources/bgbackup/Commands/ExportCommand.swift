@@ -127,7 +127,7 @@ struct ExportCommand: AsyncParsableCommand {
     }
 
     private func show(_ report: ExportReport, _ written: Int64) throws {
-        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
+        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)", .warning) }
         if global.json {
             try Output.document(
                 Summary(

@@ -108,11 +108,11 @@ struct RestoreCommand: AsyncParsableCommand {
     }
 
     private func show(_ report: RestoreReport) throws {
-        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)") }
+        for problem in report.problems.prefix(global.verbose ? .max : 20) { Terminal.note("bgbackup: \(problem)", .warning) }
         if report.problems.count > 20, !global.verbose {
             Terminal.note("bgbackup: and \(report.problems.count - 20) more; -v lists them")
         }
-        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)", .warning) }
         if global.json {
             return try Output.document(
                 Summary(

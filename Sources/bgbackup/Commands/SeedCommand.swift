@@ -149,8 +149,8 @@ struct SeedCommand: AsyncParsableCommand {
         let report = try await RestoreRun(repository: repository, options: options, board: board)
             .run(try await repository.select(id))
         line.stop()
-        for problem in report.problems { Terminal.note("bgbackup: \(problem)") }
-        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)") }
+        for problem in report.problems { Terminal.note("bgbackup: \(problem)", .warning) }
+        for warning in report.warnings { Terminal.note("bgbackup: warning: \(warning)", .warning) }
         if !dry.dryRun, let unit { try writeUnit(mine, to: absolute(unit)) }
         try tell(
             mine, "\(dry.dryRun ? "would restore" : "restored") snapshot \(id.prefix(8)) of \(mine.blue ?? "-") onto \(target!)",
