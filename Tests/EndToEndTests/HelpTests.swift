@@ -5,7 +5,8 @@ import Testing
 @Suite("Manual pages and shell completion")
 struct HelpTests {
     static let commands = [
-        "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key", "forget",
+        "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key",
+        "forget",
         "hold", "release",
         "completions", "man",
     ]

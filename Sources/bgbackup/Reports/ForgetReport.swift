@@ -45,7 +45,7 @@ struct ForgetReport {
         for (snapshot, isKept) in plan.unreadable {
             rows.append(row(snapshot.name.id, snapshot.committed, "?", isKept, [Self.why(isKept)]))
         }
-        Output.table(["ID", "TIME (UTC)", "NODE", "", "WHY"], rows)
+        Output.table(["ID", "TIME (UTC)", "NODE", "FATE", "WHY"], rows)
         guard !global.quiet else { return }
         for calendar in SnapshotCalendar.ofVolumes(plan.verdicts) {
             Output.line("")

@@ -53,7 +53,7 @@ struct SnapshotCalendar {
     }
 
     var lines: [String] {
-        let ruler = (1...31).map { $0 == 1 || $0 % 5 == 0 ? $0 < 10 ? "\($0) " : "\($0)" : "  " }.joined()
+        let ruler = (1...30).map { $0 == 1 || $0 % 5 == 0 ? $0 < 10 ? "\($0) " : "\($0)" : "  " }.joined()
         let shown = months.keys.sorted().suffix(Self.mostMonths)
         var lines = [title, "         " + ruler]
         if shown.count < months.count { lines.append("  … \(months.count - shown.count) months before") }
