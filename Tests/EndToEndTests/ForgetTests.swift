@@ -259,11 +259,11 @@ struct AnomalyTests {
         let other = try Volume.small(workspace.path("other"))
         // 8 MiB of what compresses, and a little of it new each time.
         for round in 1...6 {
-            try stage.volume.shell(round == 1 ? "seq 1000000 2200000 > data" : "seq \(round)00000 \(round)50000 > more")
+            try stage.volume.shell(round == 1 ? "seq 1000000 2200000 > big" : "seq \(round)00000 \(round)50000 > more")
             try stage.snapshot(daysAgo: 10 - round)
             try stage.snapshot(daysAgo: 10 - round, of: other)
         }
-        try stage.volume.shell("head -c 9M /dev/urandom > data; rm more")
+        try stage.volume.shell("head -c 9M /dev/urandom > big; rm more")
         let key = try workspace.writerKey()
         let warned = try workspace.expect(0, ["backup", stage.volume.path, "--json", "--writer-key", key])
         let anomaly = try #require(warned.summary["anomaly"] as? [String: Any], "\(warned.output)")
