@@ -86,6 +86,10 @@ let package = Package(
         .testTarget(
             name: "QdrantStorageTests", dependencies: ["QdrantStorage", "BackupBase"], swiftSettings: settings),
         .testTarget(
+            name: "BackupEngineTests",
+            dependencies: ["BackupEngine", "BackupRepository", "ObjectStorage", "BackupBase", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
             name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "QdrantStorage", "bgbackup"], exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(

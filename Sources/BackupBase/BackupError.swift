@@ -47,6 +47,8 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
         case wrongPassword = "wrong-password"
         case noPassword = "no-password"
         case writeOnlyKey = "write-only-key"
+        case held
+        case retentionRefused = "retention-refused"
         case immutable
         case captureFailed = "capture-failed"
         case targetNotEmpty = "target-not-empty"
@@ -72,6 +74,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .damaged: 17
             case .usage: 64
             case .interrupted: 130
+            case .held, .retentionRefused: 1
             case .failed, .sourceUnreadable, .storeFailed, .storeFull, .storeDenied, .storeUnreachable, .targetFailed,
                 .targetFull,
                 .repositoryExists, .unsupportedFormat, .noSnapshot, .noSuchPath, .serverUnreachable, .serverRefused, .notQdrant:
@@ -101,6 +104,8 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .wrongPassword: "No key slot opens with this password or key."
             case .noPassword: "A password or key is needed and none was given."
             case .writeOnlyKey: "The writer key can make backups and read nothing."
+            case .held: "The snapshot is held, and is not forgotten before it is released."
+            case .retentionRefused: "Retention would forget too much at once, or of a volume that changed unlike before."
             case .immutable: "The object is locked against change."
             case .captureFailed: "The volume could not be captured at one moment."
             case .targetNotEmpty: "The restore target holds something already."

@@ -41,11 +41,21 @@ public func monotonicSeconds() -> Double {
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC with seconds: "2026-11-21T01:02:03Z".
 public func formatTime(_ nanoseconds: Int64) -> String {
-    var seconds = time_t(nanoseconds / 1_000_000_000)
+    formatTime(time_t(nanoseconds / 1_000_000_000), "%Y-%m-%dT%H:%M:%SZ")
+}
+
+/// Seconds since 1970 in UTC as strftime(3) writes them.
+public func formatTime(_ seconds: Double, _ pattern: String) -> String {
+    guard let whole = time_t(exactly: seconds.rounded(.down)) else { return "?" }
+    return formatTime(whole, pattern)
+}
+
+private func formatTime(_ seconds: time_t, _ pattern: String) -> String {
+    var seconds = seconds
     var parts = tm()
     guard gmtime_r(&seconds, &parts) != nil else { return "?" }
     var text = [CChar](repeating: 0, count: 40)
-    let length = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%SZ", &parts)
+    let length = strftime(&text, text.count, pattern, &parts)
     return String(decoding: text[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }
 

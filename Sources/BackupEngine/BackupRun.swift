@@ -83,6 +83,8 @@ public struct BackupReport: Sendable {
     public var inspection: InspectionSummary?
     /// What the running server said of itself.
     public var fingerprint: FingerprintRecord?
+    /// That it changed unlike those before it, as far as this node remembers.
+    public var anomaly: ChangeAnomaly?
     /// What is worth knowing and takes nothing from the snapshot.
     public var warnings: [String] = []
     /// What could not be read, or changed while it was read. Not empty: exit 3.
@@ -188,6 +190,7 @@ public final class BackupRun {
         let (name, stored) = try await repository.commit(record, manifest: manifest)
         report.snapshot = name
         report.manifest = BackupReport.Manifest(snapshot: name.id, extents: manifest)
+        noteChange(place, record)
         report.bytesStored += Int64(stored)
         keep(captured, name)
         if keepState(place, captured.volume, captured.contents, name.id) { journal?.remove() }
@@ -288,6 +291,7 @@ public final class BackupRun {
                 "files_new": Int64(report.filesNew), "files_changed": Int64(report.filesChanged),
                 "files_unmodified": Int64(report.filesUnmodified), "files_excluded": Int64(report.excluded),
                 "bytes_total": report.bytesTotal, "bytes_read": report.bytesRead, "bytes_new": report.bytesNew,
+                "bytes_stored": report.bytesStored,
                 "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned, "bytes_resumed": report.bytesResumed,
                 "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])

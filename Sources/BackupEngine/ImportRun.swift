@@ -287,6 +287,7 @@ public final class ImportRun {
             statistics: [
                 "files_new": Int64(report.files), "files_changed": 0, "files_unmodified": 0,
                 "files_excluded": Int64(report.excluded), "bytes_total": report.bytesTotal, "bytes_new": report.bytesNew,
+                "bytes_stored": report.bytesStored,
             ])
     }
 }

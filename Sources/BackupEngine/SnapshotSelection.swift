@@ -21,6 +21,16 @@ extension Repository {
                 .noSnapshot, node.map { "there is no snapshot of node \($0)" } ?? "the repository holds no snapshot",
                 hint: "See 'bgbackup snapshots'.")
         }
+        return try await snapshot(Self.select(text, of: names))
+    }
+
+    /// As `select`, but an id is not read: also the name of a snapshot that cannot be.
+    public func selectName(_ text: String) async throws -> SnapshotName {
+        if text == "latest" || text.hasPrefix("latest@") { return try await select(text).name }
+        return try await Self.select(text, of: snapshotNames())
+    }
+
+    private static func select(_ text: String, of names: [SnapshotName]) throws -> SnapshotName {
         guard text.utf8.count >= 4 else {
             throw BackupError(.noSnapshot, "'\(text)' is too short for a snapshot id", hint: "Give at least four digits.")
         }
@@ -32,7 +42,7 @@ extension Repository {
                     ? "no snapshot's id begins with '\(text)'" : "\(matching.count) snapshots' ids begin with '\(text)'",
                 hint: "See 'bgbackup snapshots'.")
         }
-        return try await snapshot(name)
+        return name
     }
 
     /// One entry of a snapshot. Throws `.noSuchPath`.

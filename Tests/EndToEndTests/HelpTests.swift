@@ -6,6 +6,8 @@ import Testing
 struct HelpTests {
     static let commands = [
         "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key",
+        "forget",
+        "hold", "release",
         "completions", "man",
     ]
 

@@ -16,6 +16,7 @@ struct SummaryTests {
     private static let more = [
         "message_type", "schema", "files_excluded", "dry_run", "problems", "warnings",
         "bytes_audited", "bytes_pinned", "bytes_resumed", "capture_reason", "starts", "points", "fingerprint_seconds",
+        "anomaly",
     ]
 
     init() throws {

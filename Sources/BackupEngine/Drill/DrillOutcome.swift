@@ -27,6 +27,8 @@ public struct NodeDrill: Sendable {
     public internal(set) var engine: ServerVersion?
     /// Seconds of restore, boot and first right answer; nil where none came.
     public internal(set) var recovery: Double?
+    /// Seconds from the database's readiness to that answer.
+    public internal(set) var firstAnswer: Double?
 
     init(_ snapshot: Snapshot) { self.snapshot = snapshot }
 

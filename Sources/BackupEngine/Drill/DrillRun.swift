@@ -241,6 +241,7 @@ public final class DrillRun {
         }
         if let first = result.firstAnswer ?? (inspection.points == 0 ? result.compare : nil) {
             node.recovery = restored + result.boot + first
+            node.firstAnswer = first
         }
         let network = options.isNetworkShared ? "on this machine's network" : "in a network of its own"
         add(

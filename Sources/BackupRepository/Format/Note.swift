@@ -54,10 +54,19 @@ extension Repository {
     ///   away before somebody looked
     public func notes<Body>(_ topic: NoteTopic, of type: Body.Type = Body.self) async throws -> [Note<Body>] {
         var notes: [Note<Body>] = []
-        for info in try await store.list(topic.prefix) {
-            if let note: Note<Body> = try await note(info, topic) { notes.append(note) }
+        var rest = try await store.list(topic.prefix)[...]
+        // Several at once: each is a round trip, and drills of years are many.
+        var reading = OrderedMap<ObjectInfo, Note<Body>?>(
+            width: store.parallelGets, on: executor, from: { rest.popFirst() }, transform: { try await self.note($0, topic) })
+        while let result = try await reading.next() {
+            if let note = result { notes.append(note) }
         }
         return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
+    }
+
+    /// What the notes on a topic are called, without reading them.
+    public func noteIDs(_ topic: NoteTopic) async throws -> Set<ObjectID> {
+        Set(try await store.list(topic.prefix).compactMap { ObjectID(hex: $0.name.dropFirst(topic.prefix.count)) })
     }
 
     private func note<Body>(_ info: ObjectInfo, _ topic: NoteTopic) async throws -> Note<Body>? {

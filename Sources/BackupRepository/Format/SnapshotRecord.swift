@@ -170,7 +170,7 @@ public struct SnapshotName: Sendable, Hashable, Comparable {
         return Self.prefix + String(repeating: "0", count: 16 - digits.count) + digits + "-\(id)"
     }
 
-    init(sequence: UInt64, id: ObjectID) {
+    public init(sequence: UInt64, id: ObjectID) {
         self.sequence = sequence
         self.id = id
     }

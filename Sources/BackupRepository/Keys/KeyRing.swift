@@ -44,6 +44,29 @@ public struct KeyRing: Sendable {
         Array(HMAC<SHA256>.authenticationCode(for: Array(line), using: derived("bgbackup v1 config")))
     }
 
+    // MARK: - The owner's word
+
+    /// HMAC under a key that only the private key gives: what somebody said who
+    /// can read, and no writer can say. Throws `.writeOnlyKey` for a writer.
+    public func ownerSeal(of text: String) throws -> String {
+        Array(HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: try ownerKey)).hex
+    }
+
+    /// Whether a seal is the owner's; nobody but the owner can tell.
+    public func isOwnerSeal(_ seal: String, of text: String) -> Bool {
+        guard let code = bytesFromHex(seal), let key = try? ownerKey else { return false }
+        return HMAC<SHA256>.isValidAuthenticationCode(code, authenticating: Array(text.utf8), using: key)
+    }
+
+    private var ownerKey: SymmetricKey {
+        get throws {
+            guard let privateKey else { throw Self.writeOnly }
+            return HKDF<SHA256>.deriveKey(
+                inputKeyMaterial: SymmetricKey(data: privateKey.rawRepresentation), salt: repository.bytes,
+                info: Array("bgbackup v1 owner".utf8), outputByteCount: 32)
+        }
+    }
+
     // MARK: - Object keys
 
     /// A fresh key for a pack or snapshot, sealed to the public key.

@@ -123,6 +123,8 @@ struct BackupCommand: AsyncParsableCommand {
         let points: Nullable<UInt64>
         /// From the capture to the server's fingerprint; null where there is none.
         let fingerprint_seconds: Nullable<Double>
+        /// That it changed unlike those before it; null where it is as usual.
+        let anomaly: Nullable<AnomalyDocument>
 
         init(_ report: BackupReport, dryRun: Bool) {
             snapshot_id = Nullable(report.snapshot.map { "\($0.id)" })
@@ -149,6 +151,7 @@ struct BackupCommand: AsyncParsableCommand {
             starts = Nullable(report.inspection?.starts)
             points = Nullable(report.inspection?.points)
             fingerprint_seconds = Nullable(report.fingerprint.map { rounded($0.seconds) })
+            anomaly = Nullable(report.anomaly.map { AnomalyDocument($0) })
         }
     }
 

@@ -15,7 +15,8 @@ struct DrillCommand: AsyncParsableCommand {
             from the disk; inspects the volume; starts the database on it in a network of its own, so that it reaches no \
             node of its old cluster; compares exact counts, payload, vectors and exact searches with the fingerprint that \
             'backup --qdrant-url' recorded; measures how long it took to the first right answer (recovery time) and how old \
-            the newest snapshot is (recovery point); and removes the scratch. Nothing of the repository is changed.
+            the newest snapshot is (recovery point); and removes the scratch. Of the repository nothing is changed; a note of \
+            what was proved is added, by which 'forget' keeps the last snapshot that a drill proved.
 
             The database is 'qdrant' where that is installed, and otherwise 'boot-edge', which serves the data with Qdrant's \
             own engine. --boot names another command, as words that no shell sees, with {storage}, {port} and {grpc_port} for \
@@ -100,6 +101,7 @@ struct DrillCommand: AsyncParsableCommand {
         let report = DrillReport(
             outcome, options, repository: "\(repository.id)", set: choice.set, pick: choice.words)
         let page = try archive.keep(report)
+        await note(outcome, in: repository)
         if global.json {
             try Output.document(report, lines: true)
         } else {
@@ -108,6 +110,16 @@ struct DrillCommand: AsyncParsableCommand {
         guard report.verdict == .fail else { return }
         Terminal.note("bgbackup: the drill failed: \(printable((report.reason ?? "").utf8))", .error)
         throw ExitCode(BackupError.Code.drillFailed.exitStatus)
+    }
+
+    /// Leaves in the repository what was proved. Keys that may only read are no fault of the drill.
+    private func note(_ outcome: DrillOutcome, in repository: Repository) async {
+        do {
+            for drill in outcome.nodes { try await repository.record(drill) }
+        } catch {
+            let reason = ErrorMapping.backupError(error).map { "\($0)" } ?? "\(error)"
+            Terminal.note("bgbackup: warning: the repository takes no note of this drill, so 'forget' knows nothing of it: \(reason)")
+        }
     }
 
     private static func announce(_ snapshot: Snapshot) {

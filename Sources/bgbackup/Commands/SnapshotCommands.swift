@@ -8,7 +8,9 @@ struct SnapshotDocument: Encodable {
     let snapshot: Snapshot
     /// A fingerprint of the server has hundreds of KiB: a list leaves it out.
     var withFingerprint = true
-    private enum Key: String, CodingKey { case id, short_id }
+    /// What the notes say; nil where they cannot be read.
+    var marks: SnapshotMarks?
+    private enum Key: String, CodingKey { case id, short_id, held, proven, holds, drills }
 
     func encode(to encoder: any Encoder) throws {
         var record = snapshot.record
@@ -17,6 +19,12 @@ struct SnapshotDocument: Encodable {
         var container = encoder.container(keyedBy: Key.self)
         try container.encode("\(snapshot.id)", forKey: .id)
         try container.encode(String("\(snapshot.id)".prefix(8)), forKey: .short_id)
+        guard let marks else { return }
+        try container.encode(!marks.holds.isEmpty, forKey: .held)
+        try container.encode(marks.isProven, forKey: .proven)
+        guard withFingerprint else { return }
+        try container.encode(marks.holds, forKey: .holds)
+        try container.encode(marks.documents, forKey: .drills)
     }
 }
 
@@ -34,6 +42,7 @@ struct SnapshotsCommand: AsyncParsableCommand {
         let repository = try await Session(options: global).open()
         var snapshots: [Snapshot] = []
         var damaged: [BackupError] = []
+        async let reading = MarkedSnapshots.read(repository)
         for name in try await repository.snapshotNames() {
             do {
                 let snapshot = try await repository.snapshot(name)
@@ -47,27 +56,30 @@ struct SnapshotsCommand: AsyncParsableCommand {
                 damaged.append(error)
             }
         }
+        let marks = await reading
         if sets {
             try BackupSet.show(BackupSet.group(snapshots), global)
         } else if global.json {
-            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0, withFingerprint: false) })
+            try Output.document(
+                snapshots.map { SnapshotDocument(snapshot: $0, withFingerprint: false, marks: marks[$0.id]) })
         } else if snapshots.isEmpty {
             if !global.quiet { Output.line("no snapshots") }
         } else {
             Output.table(
-                ["ID", "TIME (UTC)", "NODE", "CONSISTENCY", "STARTS", "SIZE", "READ", "TAGS", "VOLUME"],
-                snapshots.map { row($0) }, right: [5, 6])
+                ["ID", "TIME (UTC)", "NODE", "CONSISTENCY", "STARTS", "MARKS", "SIZE", "READ", "TAGS", "VOLUME"],
+                snapshots.map { row($0, marks[$0.id]) }, right: [6, 7])
         }
         for error in damaged { Output.report(error) }
         if !damaged.isEmpty { throw ExitCode(BackupError.Code.damaged.exitStatus) }
     }
 
-    private func row(_ snapshot: Snapshot) -> [String] {
+    private func row(_ snapshot: Snapshot, _ marks: SnapshotMarks?) -> [String] {
         let record = snapshot.record
         let consistency = record.consistency.rawValue + (record.complete ? "" : ", incomplete")
         return [
             String("\(snapshot.id)".prefix(8)), shortTime(record.started), record.node, consistency,
-            record.inspection.map { $0.starts ? "yes" : "no" } ?? "-", formatBytes(record.statistics["bytes_total"] ?? 0),
+            record.inspection.map { $0.starts ? "yes" : "no" } ?? "-", marks?.words ?? "?",
+            formatBytes(record.statistics["bytes_total"] ?? 0),
             formatBytes(record.statistics["bytes_read"] ?? 0),
             record.tags.joined(separator: ","), record.volume,
         ]
@@ -81,8 +93,10 @@ struct ShowCommand: AsyncParsableCommand {
     @Argument(help: "Snapshot: id, prefix, latest or latest@NODE.") var snapshot: String
 
     mutating func run() async throws {
-        let found = try await Session(options: global).open().select(snapshot)
-        if global.json { return try Output.document(SnapshotDocument(snapshot: found)) }
+        let repository = try await Session(options: global).open()
+        let found = try await repository.select(snapshot)
+        let marks = await MarkedSnapshots.read(repository)[found.id]
+        if global.json { return try Output.document(SnapshotDocument(snapshot: found, marks: marks)) }
         let record = found.record
         var rows = [
             ["snapshot", "\(found.id)"], ["volume", record.volume], ["kind", record.kind.rawValue],
@@ -102,6 +116,7 @@ struct ShowCommand: AsyncParsableCommand {
         }
         if let architecture = record.architecture { rows.append(["machine", printable(architecture.utf8)]) }
         if let fingerprint = record.fingerprint { rows.append(["fingerprint", fingerprint.summary]) }
+        rows += marks?.rows ?? []
         for (name, value) in record.statistics.sorted(by: { $0.key < $1.key }) {
             rows.append([name.replacing("_", with: " "), name.hasPrefix("bytes") ? formatBytes(value) : "\(value)"])
         }
