@@ -28,7 +28,7 @@ struct BGBackup: AsyncParsableCommand {
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
             DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
             DumpCommand.self,
-            ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
+            ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self, PruneCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
 }
