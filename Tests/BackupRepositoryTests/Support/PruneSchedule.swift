@@ -146,7 +146,7 @@ struct PruneSchedule: Sendable {
             case .marksOnce: MemoryStore.Distortion(frozen: SnapshotName.prefix)
             default: nil
             }
-        for number in 0..<random.number(2...4) {
+        for number in 0..<random.number(3...5) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, distortion)
             var options = Prune.Options()
@@ -229,6 +229,9 @@ struct PruneSchedule: Sendable {
                     store.advance(60)
                 }
                 try await verify(repository, "after the last prunes", world)
+                // The data was read just now.
+                let report = try await repository.seen(on: repository.store).check(readShare: 0)
+                if report.isDamaged { world.wrong("a check finds damage: \(Self.damages(report))") }
                 var needed: Set<ObjectID> = []
                 for name in try await repository.snapshotNames() {
                     needed.formUnion(try await repository.packs(of: repository.snapshot(name)))
@@ -252,7 +255,5 @@ struct PruneSchedule: Sendable {
                 world.wrong("\(when) snapshot \(name.id) does not restore: \(error)")
             }
         }
-        let report = try await repository.seen(on: repository.store).check(readShare: 1)
-        if report.isDamaged { world.wrong("\(when) a check finds damage: \(Self.damages(report))") }
     }
 }

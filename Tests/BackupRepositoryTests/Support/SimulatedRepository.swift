@@ -1,4 +1,5 @@
 import BackupBase
+import Crypto
 import Foundation
 import ObjectStorage
 import TestSupport
@@ -33,9 +34,8 @@ struct SimulatedRepository: Sendable {
         let slot = KeySlot(
             n: 1 << 15, r: 8, p: 1, salt: [UInt8](repeating: 1, count: 16).hex, nonce: [UInt8](repeating: 2, count: 12).hex,
             sealed: [UInt8](repeating: 3, count: 80).hex, label: "l", created: "c")
-        for copy in ["a", "b"] {
-            store.set("v1/keys/0102030405060708.\(copy)", Array((try? JSONEncoder().encode(slot)) ?? Data()))
-        }
+        let encoded = Array((try? JSONEncoder().encode(slot)) ?? Data())
+        for copy in ["a", "b"] { store.set("v1/keys/0102030405060708.\(copy)", encoded) }
     }
 
     // MARK: - Backups
