@@ -238,7 +238,7 @@ struct PruneSchedule: Sendable {
                 }
                 let left = Set(try await repository.storedPacks().keys).subtracting(needed)
                 if !left.isEmpty { world.wrong("\(left.count) packs are left that nobody needs") }
-                let notes = store.names("v1/notes/") + store.names("tmp/")
+                let notes = store.names("v1/notes/") + store.names(Intent.prefix)
                 if !notes.isEmpty { world.wrong("left: \(notes.joined(separator: ", "))") }
             } catch {
                 world.wrong("at the end: \(error)")
