@@ -8,11 +8,12 @@ import Testing
 /// order that a seed gives. In `make test` some hundred schedules; `make
 /// simulate` plays ten thousand.
 ///
-/// BGBACKUP_SIMULATIONS=N plays so many, BGBACKUP_SIMULATION_SEED=N only that
-/// one, call by call.
+/// BGBACKUP_SIMULATIONS=N plays so many, from BGBACKUP_SIMULATION_FIRST=N on;
+/// BGBACKUP_SIMULATION_SEED=N plays only that one, call by call.
 @Suite(.timeLimit(.minutes(60))) struct PruneSimulationTests {
     private static func number(_ name: String) -> Int? { ProcessInfo.processInfo.environment[name].flatMap { Int($0) } }
     private static let count = number("BGBACKUP_SIMULATIONS") ?? 150
+    private static let start = number("BGBACKUP_SIMULATION_FIRST") ?? 1
     private static let seed = number("BGBACKUP_SIMULATION_SEED")
 
     private static func command(_ seed: Int) -> String {
@@ -36,6 +37,7 @@ import Testing
                             let outcome = PruneSchedule(seed: seed, sabotage: sabotage).run()
                             state.withLock { state in
                                 state.total.add(outcome)
+                                if seed % 500 == 0 { print("played \(seed) \(sabotage.map { "\($0)" } ?? "")") }
                                 if !outcome.problems.isEmpty, seed < state.first?.seed ?? .max {
                                     state.first = (seed, outcome.problems)
                                 }
@@ -57,7 +59,7 @@ import Testing
             return
         }
         let begin = monotonicSeconds()
-        let (total, first) = await Self.play(1...Self.count)
+        let (total, first) = await Self.play(Self.start...Self.start + Self.count - 1)
         if let first {
             Issue.record("seed \(first.seed): \(first.problems.joined(separator: "\n"))\nreplay: \(Self.command(first.seed))")
         }
