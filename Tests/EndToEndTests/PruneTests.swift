@@ -16,11 +16,11 @@ struct PruneTests {
 
         init(_ label: String, kind: S3Server.Kind? = TestStore.kind) throws {
             workspace = try Workspace.ready(label, kind: kind)
-            volume = try Volume.small(workspace.path("volume"))
+            volume = try Volume(workspace.path("volume"))
             try volume.write("collections/c/0/segments/old/vector_storage/matrix.dat", noise(1 << 20, seed: 5))
             first = try workspace.backup(volume).id
             try volume.shell("rm -r collections/c/0/segments/old")
-            try volume.write("collections/c/config.json", "{\"params\": 2}\n")
+            _ = try Volume.small(volume.path)
             second = try workspace.backup(volume).id
         }
 

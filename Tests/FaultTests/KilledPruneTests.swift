@@ -59,7 +59,7 @@ struct KilledPruneTests {
         }
         #expect(work.packBytes == stage.packBytes && work.objects("notes").isEmpty)
         #expect(
-            try FileManager.default.contentsOfDirectory(atPath: "\(work.repository)/tmp").allSatisfy { !$0.contains("intent") })
+            try FileManager.default.contentsOfDirectory(atPath: "\(work.repository)/tmp").allSatisfy { !$0.hasPrefix("intent-") })
         let again = try work.bgbackup("check", "--read-data")
         #expect(again.status == 0, "\(again.output)")
         #expect(try work.restored("latest", to: "again") == stage.tree)

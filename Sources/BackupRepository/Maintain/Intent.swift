@@ -68,10 +68,7 @@ actor Intent {
     }
 
     /// The id that the kernel gave itself at this start; empty where it tells none.
-    static let machine: String = {
-        let bytes = LocalFile.read("/proc/sys/kernel/random/boot_id", limit: 100) ?? []
-        return String(decoding: bytes.filter { $0 > 0x20 }, as: UTF8.self)
-    }()
+    static let machine = (LocalFile.readText("/proc/sys/kernel/random/boot_id") ?? "").filter { !$0.isWhitespace }
 
     static func begin(_ kind: Kind, _ repository: Repository) async throws -> Intent {
         let intent = try Intent(repository, kind)

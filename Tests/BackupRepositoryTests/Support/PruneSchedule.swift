@@ -80,7 +80,7 @@ struct PruneSchedule: Sendable {
         for _ in 0..<random.number(2...3) { add { await node($0, $1, world) } }
         for _ in 0..<2 { add { await keeper($0, $1, world) } }
         add { await forgetter($0, $1, world) }
-        if random.number(0...1) == 0 { add { await reader($0, $1, world) } }
+        if random.number(0...2) == 0 { add { await reader($0, $1, world) } }
         let ended = world.stage.play(&random, trace: trace)
         if ended != agents { world.wrong("\(agents - ended) of \(agents) actors wait for what never comes") }
         settle(world, &random)
@@ -121,7 +121,7 @@ struct PruneSchedule: Sendable {
             case .confirmsNothing: MemoryStore.Distortion(eternal: Intent.prefix)
             default: nil
             }
-        for number in 0..<random.withLock({ $0.number(2...4) }) {
+        for number in 0..<random.withLock({ $0.number(1...3) }) {
             await world.stage.rest(actor)
             let repository = random.withLock { process(actor, number, &$0, world, distortion) }
             do {
@@ -146,7 +146,7 @@ struct PruneSchedule: Sendable {
             case .marksOnce: MemoryStore.Distortion(frozen: SnapshotName.prefix)
             default: nil
             }
-        for number in 0..<random.number(3...5) {
+        for number in 0..<random.number(2...3) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, distortion)
             var options = Prune.Options()
@@ -172,7 +172,7 @@ struct PruneSchedule: Sendable {
 
     private func forgetter(_ actor: Int, _ seeded: Seeded, _ world: World) async {
         var random = seeded
-        for number in 0..<random.number(2...6) {
+        for number in 0..<random.number(2...4) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, nil)
             guard let names = try? await repository.snapshotNames(), let name = names.randomElement(using: &random) else {
@@ -184,7 +184,7 @@ struct PruneSchedule: Sendable {
 
     private func reader(_ actor: Int, _ seeded: Seeded, _ world: World) async {
         var random = seeded
-        for number in 0..<random.number(1...3) {
+        for number in 0..<random.number(1...2) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, isReader: true)
             do {
