@@ -134,6 +134,8 @@ struct PruneTests {
         _ = try stage.prune("--grace", "0")
         try stage.forget(stage.first)
         let tombstone = "v1/notes/tombstone/\(String(repeating: "a", count: 32))"
+        try FileManager.default.createDirectory(
+            atPath: "\(stage.workspace.repository)/v1/notes/tombstone", withIntermediateDirectories: true)
         try stage.workspace.store.write(tombstone, Data("no note".utf8))
         let before = try stage.workspace.store.fingerprint("v1/")
         let result = try stage.workspace.expect(17, ["prune", "--grace", "0", "--json"])
