@@ -5,7 +5,7 @@ SWIFT ?= swift
 unexport BGBACKUP_REPOSITORY BGBACKUP_PASSWORD_FILE BGBACKUP_PASSWORD_COMMAND BGBACKUP_WRITER_KEY_FILE
 unexport BGBACKUP_STATE_DIR BGBACKUP_CACHE_DIR
 
-.PHONY: build strict-s3 test test-s3 lint format bench fuzz demo install uninstall deb test-deb test-boot
+.PHONY: build strict-s3 test test-s3 simulate lint format bench fuzz demo install uninstall deb test-deb test-boot
 
 # Where things go; DESTDIR is put before them all.
 PREFIX ?= /usr
@@ -32,6 +32,10 @@ test: lint strict-s3 ## all tests; what cannot run here says so and is skipped
 test-s3: strict-s3 ## the end-to-end tests once more, on each S3 server
 	@scripts/install-deps --test
 	scripts/test-s3
+
+simulate:         ## ten thousand schedules of backups, forgets and prunes against each other
+	$(SWIFT) build --build-tests
+	SWIFT_DETERMINISTIC_HASHING=1 BGBACKUP_SIMULATIONS=10000 $(SWIFT) test --skip-build --filter PruneSimulationTests
 
 lint:             ## layers, documents, units, format
 	@scripts/check-layers

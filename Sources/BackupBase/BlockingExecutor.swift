@@ -35,6 +35,28 @@ public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
         for _ in 0..<max(threads, 1) { start() }
     }
 
+    /// Without threads: jobs wait for `runUntilIdle`. For simulations, in which
+    /// one seed gives one order of everything.
+    public static func stepped() -> BlockingExecutor { BlockingExecutor() }
+
+    private init() {
+        background = false
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(wake, nil)
+    }
+
+    /// Runs the jobs that wait, and those that they make, on the calling thread, in order.
+    public func runUntilIdle() {
+        let executor = asUnownedTaskExecutor()
+        while let job = takeNow() { job.runSynchronously(on: executor) }
+    }
+
+    private func takeNow() -> UnownedJob? {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return queue.head == queue.jobs.count ? nil : pop()
+    }
+
     public func enqueue(_ job: consuming ExecutorJob) {
         let unowned = UnownedJob(job)
         pthread_mutex_lock(mutex)
@@ -70,6 +92,11 @@ public final class BlockingExecutor: TaskExecutor, @unchecked Sendable {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         while queue.head == queue.jobs.count { pthread_cond_wait(wake, mutex) }
+        return pop()
+    }
+
+    /// With the lock held, of a queue that is not empty.
+    private func pop() -> UnownedJob {
         let job = queue.jobs[queue.head]
         queue.head += 1
         if queue.head == queue.jobs.count {

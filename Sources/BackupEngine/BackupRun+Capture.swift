@@ -154,7 +154,7 @@ extension BackupRun {
         var contents = takeUnchanged(captured.volume)
         var tracker = ChangeTracker(
             state: state, lists: readsAll ? nil : lists, capture: captured.capture,
-            on: repository.executor)
+            on: repository.executor, mayUse: mayUse)
         let parents = try await tracker.parents(of: captured.volume) { contents[$0] == nil }
         report.bytesPinned = captured.capture?.bytesPinned(except: captured.volume.inodes { contents[$0] != nil }) ?? 0
         let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
@@ -312,7 +312,8 @@ extension BackupRun {
         for index in large.sorted(by: { volume.nodes[$0].stat.changed > volume.nodes[$1].stat.changed }) {
             let path = volume.nodes[index].path
             guard let content = try? Content(decoding: contents[index]![...]), content.blockCount <= room,
-                content.blockSize == FileClass.of(path).blockSize, let list = lists.find(path, content: content)
+                content.blockSize == FileClass.of(path).blockSize, let list = lists.find(path, content: content),
+                list.packs.allSatisfy(mayUse)
             else { continue }
             room -= content.blockCount
             found[path] = list

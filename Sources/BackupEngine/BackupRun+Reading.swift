@@ -14,21 +14,35 @@ extension BackupRun {
         report.bytesResumed = 0
         guard volume.canBeUnchanged, !readsAll else { return contents }
         for (index, node) in volume.nodes.enumerated() where volume.holdsContent(index) {
-            if let content = content(of: node, in: state?.find(node.path)) {
-                contents[index] = content
-            } else if let content = content(of: node, in: journal?.find(node.path)) {
-                contents[index] = content
+            if let found = unchanged(node, in: state?.find(node.path)) {
+                contents[index] = remember(found)
+            } else if let found = unchanged(node, in: journal?.find(node.path)) {
+                contents[index] = remember(found)
                 report.bytesResumed += node.stat.size
             }
         }
         return contents
     }
 
-    private func content(of node: ScannedNode, in found: LocalState.Found?) -> [UInt8]? {
+    /// What was found, where the file is as it was then and all that holds its content may be used.
+    func unchanged(_ node: ScannedNode, in found: LocalState.Found?) -> LocalState.Found? {
         guard let found, !found.racy, found.stamp == LocalState.Stamp(node.stat),
-            (try? Content(decoding: found.content)) != nil
+            let content = try? Content(decoding: found.content)
         else { return nil }
-        return Array(found.content)
+        switch content.layout {
+        case .inline(let part): return part.extents.packs.allSatisfy(mayUse) ? found : nil
+        case .indirect(_, let parts):
+            // Noted beside it by whoever wrote the lists.
+            let packs = found.packs
+            return !packs.isEmpty && packs.allSatisfy(mayUse) && parts.packs.allSatisfy(mayUse) ? found : nil
+        }
+    }
+
+    private func remember(_ found: LocalState.Found) -> [UInt8] {
+        let content = Array(found.content)
+        let packs = found.packs
+        if !packs.isEmpty { packsOfIndirect[content] = Set(packs) }
+        return content
     }
 
     /// Counts what the volume has against what the last snapshot had.
@@ -195,10 +209,12 @@ extension BackupRun {
         _ contents: inout Contents, _ segment: inout LocalState.Builder
     ) {
         let node = volume.nodes[assembly.file.node]
-        contents[assembly.file.node] = content.encoded
+        let encoded = content.encoded
+        contents[assembly.file.node] = encoded
+        if !parts.packs.isEmpty { packsOfIndirect[encoded] = extents.packs.union(parts.packs) }
         if volume.canBeUnchanged, !volume.isRacy(node.stat), !assembly.isMixed {
             segment.add(
-                node.path, LocalState.Stamp(node.stat), racy: false, content: content.encoded,
+                node.path, LocalState.Stamp(node.stat), racy: false, content: encoded,
                 packs: extents.packs.union(parts.packs))
         }
         var assembly = assembly

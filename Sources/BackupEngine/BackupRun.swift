@@ -116,6 +116,11 @@ public final class BackupRun {
     /// Read everything: tracking was caught in a lie, or the operator says so.
     var readsAll: Bool
     let pace: ReadPace
+    /// Whether a new snapshot may refer to a pack.
+    var mayUse: (ObjectID) -> Bool = { _ in true }
+    /// Contents whose block lists stand apart, as they are encoded, with the packs of blocks and lists: without the
+    /// private key nobody can tell them from the content.
+    var packsOfIndirect: [[UInt8]: Set<ObjectID>] = [:]
     /// What the server answered before the capture, and from when to when it was asked.
     var fingerprintBefore: (begin: Int64, end: Int64, ServerFingerprint)?
     private var nextState: LocalState.Builder
@@ -145,57 +150,70 @@ public final class BackupRun {
         let place = try statePlace(lineage)
         let lock = try place.map { try VolumeLock(path: "\($0).lock") }
         defer { withExtendedLifetime(lock) {} }
-        let names = try await repository.snapshotNames()
-        state = openState(place, listed: names)
-        report.parent = state?.snapshot
-        lists = place.flatMap { BlockListStore(directory: "\($0).blocks", hasher: repository.keys.stateHasher) }
         if options.dryRun {
+            state = openState(place, listed: try await repository.snapshotNames())
+            report.parent = state?.snapshot
             try dryRun()
             report.duration = monotonicSeconds() - clock
             return report
         }
+        lists = place.flatMap { BlockListStore(directory: "\($0).blocks", hasher: repository.keys.stateHasher) }
         var captured: Captured?
         defer { captured?.capture?.release() }
+        try await repository.withWriter(
+            cache: options.cacheDirectory, journal: place.map { "\($0).packs" }, width: Self.width
+        ) { writer in
+            // Not before the writer is there: what is listed or remembered may be about to be pruned.
+            let names = try await self.recall(place, writer)
+            let taken = try await self.captureAndRead(writer)
+            captured = taken
+            let manifest = try await self.storeManifest(taken, writer)
+            self.board.update { $0.phase = .finish }
+            if let parent = self.report.parent, self.report.problems.isEmpty,
+                self.options.unlessSame == BackupReport.Manifest(snapshot: parent, extents: manifest)
+            {
+                self.report.manifest = self.options.unlessSame
+                // What was too young to be believed then is not any more.
+                if self.keepState(place, taken.volume, taken.contents, parent) { self.journal?.remove() }
+                return
+            }
+            self.report.inspection = await self.inspect(taken.volume)
+            self.warnOfFindings()
+            let record = self.record(taken.volume, lineage, names, started)
+            let (name, stored) = try await writer.commit(record, manifest: manifest)
+            self.report.snapshot = name
+            self.report.manifest = BackupReport.Manifest(snapshot: name.id, extents: manifest)
+            self.noteChange(place, record)
+            self.report.bytesStored += Int64(stored)
+            self.keep(taken, name)
+            if self.keepState(place, taken.volume, taken.contents, name.id) { self.journal?.remove() }
+        }
+        report.duration = monotonicSeconds() - clock
+        return report
+    }
+
+    /// What the node remembers, as far as it may be relied on.
+    /// - Returns: the snapshots that are listed
+    private func recall(_ place: String?, _ writer: RepositoryWriter) async throws -> [SnapshotName] {
+        mayUse = { writer.mayUse(pack: $0) }
+        let names = try await repository.snapshotNames()
+        state = openState(place, listed: names)
+        report.parent = state?.snapshot
         journal = place.map {
             ReadJournal(directory: "\($0).read", repository: repository.id, hasher: repository.keys.stateHasher)
         }
-        let manifest = try await repository.withWriter(
-            cache: options.cacheDirectory, journal: place.map { "\($0).packs" }, width: Self.width
-        ) { writer in
-            self.journal?.load { writer.knew(pack: $0) }
-            let taken = try await self.captureAndRead(writer)
-            captured = taken
-            let tickets = try await self.writeManifest(taken.volume, taken.contents, writer)
-            try await writer.finish()
-            self.report.bytesNew = writer.bytesNew
-            self.report.bytesStored = writer.bytesStored
-            var extents = Extents()
-            for place in tickets { extents.append(Self.location(place, writer)) }
-            return extents
-        }
-        guard let captured else { preconditionFailure("the writer ran without a capture") }
-        board.update { $0.phase = .finish }
-        if let parent = report.parent, report.problems.isEmpty,
-            options.unlessSame == BackupReport.Manifest(snapshot: parent, extents: manifest)
-        {
-            report.manifest = options.unlessSame
-            // What was too young to be believed then is not any more.
-            if keepState(place, captured.volume, captured.contents, parent) { journal?.remove() }
-            report.duration = monotonicSeconds() - clock
-            return report
-        }
-        report.inspection = await inspect(captured.volume)
-        warnOfFindings()
-        let record = record(captured.volume, lineage, names, started)
-        let (name, stored) = try await repository.commit(record, manifest: manifest)
-        report.snapshot = name
-        report.manifest = BackupReport.Manifest(snapshot: name.id, extents: manifest)
-        noteChange(place, record)
-        report.bytesStored += Int64(stored)
-        keep(captured, name)
-        if keepState(place, captured.volume, captured.contents, name.id) { journal?.remove() }
-        report.duration = monotonicSeconds() - clock
-        return report
+        journal?.load { writer.knew(pack: $0) }
+        return names
+    }
+
+    private func storeManifest(_ taken: Captured, _ writer: RepositoryWriter) async throws -> Extents {
+        let tickets = try await writeManifest(taken.volume, taken.contents, writer)
+        try await writer.finish()
+        report.bytesNew = writer.bytesNew
+        report.bytesStored = writer.bytesStored
+        var extents = Extents()
+        for place in tickets { extents.append(Self.location(place, writer)) }
+        return extents
     }
 
     /// What would be read, without a capture: a dry run changes nothing.
@@ -241,7 +259,8 @@ public final class BackupRun {
         for (index, node) in volume.nodes.enumerated() {
             guard let content = contents[index] else { continue }
             nextState.add(
-                node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content)
+                node.path, LocalState.Stamp(node.stat), racy: volume.isRacy(node.stat), content: content,
+                packs: packsOfIndirect[content] ?? [])
         }
         let isKept = nextState.write(to: "\(place).state", repository: repository.id, snapshot: snapshot)
         if !isKept {

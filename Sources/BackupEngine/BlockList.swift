@@ -41,6 +41,11 @@ struct BlockList: Sendable {
 
     func id(_ index: Int) -> BlockID { ids[index] }
 
+    /// Where the blocks are.
+    var packs: Set<ObjectID> {
+        runs.reduce(into: []) { if case .stored(let pack, _, _) = $1 { $0.insert(pack) } }
+    }
+
     /// For a copy that is made while writes are held: what need not be put aside.
     func known(_ hasher: BlockHasher) -> KnownBlocks {
         KnownBlocks(

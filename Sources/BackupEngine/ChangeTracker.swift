@@ -10,10 +10,16 @@ struct ChangeTracker {
     let lists: BlockListStore?
     let capture: (any Capture)?
     let executor: BlockingExecutor
+    /// Whether a new snapshot may refer to a pack.
+    let mayUse: (ObjectID) -> Bool
     private var toNext = Self.gap()
 
-    init(state: LocalState?, lists: BlockListStore?, capture: (any Capture)?, on executor: BlockingExecutor) {
+    init(
+        state: LocalState?, lists: BlockListStore?, capture: (any Capture)?, on executor: BlockingExecutor,
+        mayUse: @escaping (ObjectID) -> Bool
+    ) {
         (self.state, self.lists, self.capture, self.executor) = (state, lists, capture, executor)
+        self.mayUse = mayUse
     }
 
     /// One stretch in so many is read though it is said to be unchanged.
@@ -88,7 +94,7 @@ struct ChangeTracker {
             })
         var found: [Compared] = []
         while let result = try await results.next() {
-            if let result { found.append(result) }
+            if let result, result.list.packs.allSatisfy(mayUse) { found.append(result) }
         }
         return found
     }

@@ -79,8 +79,8 @@ public final class ImportRun {
     public func run() async throws -> ImportReport {
         let started = ambient.now()
         let clock = monotonicSeconds()
-        let names = try await repository.snapshotNames()
-        let manifest = try await repository.withWriter(cache: options.cacheDirectory, width: Self.width) { writer in
+        try await repository.withWriter(cache: options.cacheDirectory, width: Self.width) { writer in
+            let names = try await self.repository.snapshotNames()
             let tree: ArchiveTree
             do {
                 tree = try await self.readArchive(writer)
@@ -88,14 +88,13 @@ public final class ImportRun {
                 throw BackupError(
                     .damaged, "\(self.name) is no archive that can be read whole", hint: "Nothing was imported.", cause: error)
             }
-            let extents = try await self.writeManifest(tree, writer)
+            let manifest = try await self.writeManifest(tree, writer)
             self.report.bytesNew = writer.bytesNew
             self.report.bytesStored = writer.bytesStored
-            return extents
+            let (name, stored) = try await writer.commit(self.record(names, started), manifest: manifest)
+            self.report.snapshot = name
+            self.report.bytesStored += Int64(stored)
         }
-        let (name, stored) = try await repository.commit(record(names, started), manifest: manifest)
-        report.snapshot = name
-        report.bytesStored += Int64(stored)
         report.duration = monotonicSeconds() - clock
         return report
     }

@@ -42,18 +42,41 @@ public final class Repository: Sendable {
     ///   - journal: directory for notes of packs under way, which the next run
     ///     takes over where this one is interrupted; no other run may use it meanwhile.
     ///   - width: regions that `body` has under way at once.
+    ///
+    /// From before anything is looked at until after the commit an intent keeps
+    /// prunes away from what is found here: `body` lists snapshots, looks at what
+    /// its node remembers and commits (`RepositoryWriter.commit`) all within.
     public func withWriter<Result>(
         cache: String?, journal: String? = nil, width: Int, _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
+        try await withWriter(cache: cache, journal: journal, width: width, renewing: Intent.renewal, body)
+    }
+
+    /// - Parameter pause: seconds between renewals of the run's intent; nil leaves them to `body`
+    func withWriter<Result>(
+        cache: String?, journal: String?, width: Int, renewing pause: Double?,
+        _ body: (RepositoryWriter) async throws -> Result
+    ) async throws -> Result {
         try await requireClaim()
+        return try await withIntent(.writer, pause: pause) { intent in
+            try await write(intent, cache, journal, width, body)
+        }
+    }
+
+    private func write<Result>(
+        _ intent: Intent, _ cache: String?, _ journal: String?, _ width: Int,
+        _ body: (RepositoryWriter) async throws -> Result
+    ) async throws -> Result {
         // Beside the work: each of these is a round trip or two.
         async let sweeping: Void = sweepTemporary()
         async let completing: Void = completeConfiguration()
+        async let usable = usablePacks(intent)
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
         try await completing
         let pending = journal.flatMap { PendingPacks(directory: $0, keys: keys, ambient: ambient) }
-        let writer = RepositoryWriter(repository: self, index: index, pending: pending, width: width)
+        let writer = RepositoryWriter(
+            repository: self, index: index, usable: try await usable, intent: intent, pending: pending, width: width)
         do {
             try await writer.takeOver()
             let result = try await body(writer)
@@ -84,15 +107,16 @@ public final class Repository: Sendable {
     private func sweepTemporary() async {
         let yesterday = ambient.now() - 86_400_000_000_000
         for info in (try? await store.list("tmp/")) ?? [] where info.modified < yesterday {
-            guard info.name.hasPrefix("tmp/put-") || info.name.hasPrefix("tmp/probe-") else { continue }
+            guard ["tmp/put-", "tmp/probe-", "tmp/clock-"].contains(where: { info.name.hasPrefix($0) }) else { continue }
             try? await store.delete(info.name)
         }
         try? await store.removeLeftovers(before: yesterday)
     }
 
-    /// Commits a snapshot: the last write of a backup, which makes it exist.
+    /// Stores a snapshot's object, which makes it exist. For `RepositoryWriter.commit`,
+    /// which makes sure that what it needs is there and stays.
     /// - Returns: its name, and the bytes stored.
-    public func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
+    func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
         let name = SnapshotName(sequence: record.sequence, id: .random(ambient))
         let (header, sealing) = try keys.newObject(.snapshot, name.id)
         let plain = try Snapshot.encode(record, manifest: manifest)

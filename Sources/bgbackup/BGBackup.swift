@@ -29,7 +29,7 @@ struct BGBackup: AsyncParsableCommand {
             DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
-            ForgetCommand.self, HoldCommand.self, ReleaseCommand.self,
+            ForgetCommand.self, PruneCommand.self, HoldCommand.self, ReleaseCommand.self,
             KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
 }

@@ -39,6 +39,12 @@ public final class Check {
     private var badPacks: [ObjectID: String] = [:]
     private var badFrames: [ObjectID: [(blocks: Range<Int>, problem: String)]] = [:]
     private var used: Set<ObjectID> = []
+    /// Those of the snapshot at hand.
+    private var current: Set<ObjectID> = []
+    /// Object names of snapshots, by their ids.
+    private var names: [String: String] = [:]
+    /// Packs that an index lists and the store has not, with the index.
+    private var unstored: [ObjectID: String] = [:]
 
     /// - Parameter readShare: 0 reads no frames, 1 all of them.
     public init(_ repository: Repository, readShare: Double, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
@@ -53,10 +59,50 @@ public final class Check {
         try await checkPacks()
         try await checkIndexes()
         try await checkSnapshots()
+        // A prune takes an index's word away first, but a run that was given up may have written one later:
+        // backups look whether a pack is there before they rely on it.
+        for (pack, index) in unstored.sorted(by: { $0.key < $1.key }) {
+            // Stored after the packs were listed.
+            if try await repository.store.info(FinishedPack.name(pack)) != nil { continue }
+            if used.contains(pack) {
+                damage(FinishedPack.name(pack), "it is missing and listed in \(index)")
+            } else {
+                notice(index, "it lists \(FinishedPack.name(pack)), which is gone and no snapshot needs")
+            }
+        }
         for pack in sizes.keys.sorted() where !used.contains(pack) && badPacks[pack] == nil {
             notice(FinishedPack.name(pack), "no snapshot uses it: space that a prune frees")
         }
+        try await dropGone()
         return report
+    }
+
+    /// What was taken away meanwhile, by a forget or a prune, is not damaged: a
+    /// snapshot that is gone, an object that is gone and that nothing needs.
+    private func dropGone() async throws {
+        var known: [String: Bool] = [:]
+        func isGone(_ name: String) async throws -> Bool {
+            if let gone = known[name] { return gone }
+            let gone = try await repository.store.info(name) == nil
+            known[name] = gone
+            return gone
+        }
+        var kept: [Finding] = []
+        for finding in report.findings {
+            guard finding.severity == .damage else {
+                kept.append(finding)
+                continue
+            }
+            if let snapshot = finding.snapshot, let object = names[snapshot] {
+                if try await isGone(object) { continue }
+            } else if let pack = ObjectID(hex: finding.object.suffix(32)), FinishedPack.name(pack) == finding.object {
+                if !used.contains(pack), try await isGone(finding.object) { continue }
+            } else if finding.object.hasPrefix(IndexObject.prefix), try await isGone(finding.object) {
+                continue
+            }
+            kept.append(finding)
+        }
+        report.findings = kept
     }
 
     // MARK: - Configuration and keys
@@ -125,6 +171,11 @@ public final class Check {
                 let pack = try await repository.reader.pack(id)
                 if try await checkHeader(pack), readShare > 0 { try await readFrames(pack) }
             } catch let error as BackupError where error.code == .damaged {
+                // Pruned meanwhile: who needs it will miss it.
+                guard try await repository.store.info(FinishedPack.name(id)) != nil else {
+                    sizes[id] = nil
+                    continue
+                }
                 badPacks[id] = error.cause ?? error.message
                 damage(FinishedPack.name(id), error.cause ?? error.message)
             } catch let error as StoreError where error.kind == .failed {
@@ -208,9 +259,16 @@ public final class Check {
 
     private func compare(_ pack: IndexObject.Pack, index: String) async throws {
         let name = FinishedPack.name(pack.id)
-        guard let size = try await size(of: pack.id) else { return damage(name, "it is missing and listed in \(index)") }
+        guard let size = try await size(of: pack.id) else { return unstored[pack.id] = index }
         guard badPacks[pack.id] == nil else { return }
-        let trailer = try await repository.reader.pack(pack.id).trailer
+        let trailer: PackTrailer
+        do {
+            trailer = try await repository.reader.pack(pack.id).trailer
+        } catch let error as BackupError where error.code == .damaged {
+            // Its trailer was read before: it was pruned meanwhile.
+            guard try await repository.store.info(name) == nil else { throw error }
+            return unstored[pack.id] = index
+        }
         if size != pack.size || trailer.ids != pack.trailer.ids || trailer.lengths != pack.trailer.lengths {
             damage(index, "it does not say what the trailer of \(name) says")
         }
@@ -228,6 +286,8 @@ public final class Check {
         for name in try await repository.snapshotNames() {
             WorkPulse.beat()
             report.snapshots += 1
+            names["\(name.id)"] = name.object
+            current = []
             do {
                 let snapshot = try await repository.snapshot(name)
                 for case .stored(let pack, let first, let count) in snapshot.manifest.runs {
@@ -247,9 +307,14 @@ public final class Check {
                 }
             } catch let error as BackupError where error.code == .damaged {
                 damage(name.object, error.description, snapshot: name.id)
+            } catch let error as BackupError where error.code == .noSnapshot {
+                // Forgotten meanwhile.
+                report.snapshots -= 1
+                continue
             } catch let error as StoreError where error.kind == .failed {
                 damage(name.object, "it cannot be read: \(error.detail)", snapshot: name.id)
             }
+            if try await repository.store.info(name.object) != nil { used.formUnion(current) }
         }
     }
 
@@ -281,7 +346,7 @@ public final class Check {
 
     /// Notes that a snapshot needs blocks, and what is known against them.
     private func use(_ pack: ObjectID, first: Int, count: Int, _ name: SnapshotName, path: [UInt8]?) {
-        used.insert(pack)
+        current.insert(pack)
         for frame in badFrames[pack] ?? [] where frame.blocks.overlaps(first..<first + count) {
             damage(FinishedPack.name(pack), frame.problem, snapshot: name.id, path: path)
         }

@@ -49,7 +49,8 @@ public struct LockExtension: Sendable {
             if let result {
                 report.extended += result.extended ? 1 : 0
                 report.horizon = min(report.horizon, result.end)
-            } else {
+            } else if !names[done].hasPrefix(IndexObject.prefix) {
+                // An index object may be replaced meanwhile, by a prune.
                 problems.append("\(names[done]) is missing")
             }
             done += 1

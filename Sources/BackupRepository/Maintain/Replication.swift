@@ -35,6 +35,10 @@ public final class Replication {
     private var listed: Set<ObjectID> = []
     private var unlisted = IndexObject()
     private var sizes: [ObjectID: Int] = [:]
+    /// Keeps prunes of the place away from what is there; nil for a dry run.
+    private var intent: Intent?
+    /// Packs of the place that a prune is about to take away.
+    private var usable = UsablePacks()
 
     public init(from source: Repository, to place: any ObjectStore, dryRun: Bool, progress: @escaping (Report) -> Void) {
         self.source = source
@@ -48,6 +52,15 @@ public final class Replication {
         guard names == nil || source.keys.canRead else { throw KeyRing.writeOnly }
         target = try await openTarget()
         try await target?.requireClaim()
+        guard let target, !dryRun else { return try await copy(names) }
+        return try await target.withIntent(.writer) { intent in
+            self.intent = intent
+            usable = try await target.usablePacks(intent)
+            return try await copy(names)
+        }
+    }
+
+    private func copy(_ names: [SnapshotName]?) async throws -> Report {
         for info in try await source.store.list("v1/packs/") { Self.id(info).map { sizes[$0] = info.size } }
         for info in try await place.list("v1/packs/") { Self.id(info).map { there[$0] = info.size } }
         if let target { listed = try await target.listedPacks() }
@@ -143,7 +156,7 @@ public final class Replication {
         if source.keys.canRead { try await copy(packs: source.packs(of: source.snapshot(name))) }
         let bytes = try await source.store.get(name.object, .all, limit: Snapshot.bodyLimit).array
         _ = try Self.checked(bytes, name)
-        if !dryRun { try await put(name.object, AlignedBuffer(copying: bytes)) }
+        if !dryRun { try await commit(name, AlignedBuffer(copying: bytes)) }
         report.snapshots += 1
         report.bytes += Int64(bytes.count)
         progress(report)
@@ -158,7 +171,23 @@ public final class Replication {
         }
     }
 
+    /// As a backup does (`RepositoryWriter.commit`).
+    private func commit(_ name: SnapshotName, _ object: AlignedBuffer) async throws {
+        try await intent?.confirm()
+        try await put(name.object, object)
+        do { try await intent?.confirm() } catch let error as BackupError where error.code == .busy {
+            try await place.delete(name.object)
+            throw error
+        }
+    }
+
     private func copy(packs: Set<ObjectID>) async throws {
+        // A pack has one name for ever: it cannot be stored beside the one that is about to go.
+        if let doomed = packs.first(where: { usable.isDoomed($0) }) {
+            throw BackupError(
+                .busy, "a prune is about to take pack \(FinishedPack.name(doomed)) away at \(place.location)",
+                hint: "Run 'bgbackup prune' there until nothing waits any more, then copy again.")
+        }
         var missing: [ObjectID] = []
         for id in packs.sorted() {
             guard let size = sizes[id] else {

@@ -30,10 +30,13 @@ public final class BlockIndex {
 
     /// Where a block is, or nil where no index object knows it. A run that turns
     /// out damaged is thrown away and made again from the repository.
-    func find(_ id: BlockID, _ store: any ObjectStore, _ keys: KeyRing) async throws -> Location? {
+    /// - Parameter isUsable: whether a place in this pack is any good
+    func find(
+        _ id: BlockID, _ store: any ObjectStore, _ keys: KeyRing, where isUsable: (ObjectID) -> Bool = { _ in true }
+    ) async throws -> Location? {
         while true {
             do {
-                return try find(id)
+                return try find(id, where: isUsable)
             } catch is IndexRun.Damaged {
                 // Made again in the cache, and the second time in memory: a disk
                 // may return anything for as long as it likes.
@@ -44,10 +47,10 @@ public final class BlockIndex {
         }
     }
 
-    func find(_ id: BlockID) throws -> Location? {
+    func find(_ id: BlockID, where isUsable: (ObjectID) -> Bool = { _ in true }) throws -> Location? {
         for run in runs {
             do {
-                if let location = try run.find(id) { return location }
+                if let location = try run.find(id), isUsable(location.pack) { return location }
             } catch {
                 runs.removeAll { $0 === run }
                 if let path = run.path { unlink(path) }
@@ -57,8 +60,18 @@ public final class BlockIndex {
         return nil
     }
 
-    /// Brings the runs in line with the repository's index objects.
+    /// Brings the runs in line with the repository's index objects. A prune that
+    /// runs meanwhile replaces some: then it looks again.
     func load(_ store: any ObjectStore, _ keys: KeyRing) async throws {
+        for _ in 0..<8 {
+            if try await loadListed(store, keys) { return }
+        }
+        // What is missed now is stored once more.
+    }
+
+    /// - Returns: false where an object was gone before it was read
+    private func loadListed(_ store: any ObjectStore, _ keys: KeyRing) async throws -> Bool {
+        var isWhole = true
         let listed = Dictionary(
             try await store.list(IndexObject.prefix).compactMap { info in
                 IndexObject.id(name: info.name).map { ($0, info.name) }
@@ -70,6 +83,8 @@ public final class BlockIndex {
             do {
                 let bytes = try await store.get(name, .all, limit: IndexObject.sizeLimit).array
                 batch.add(try IndexObject(opening: bytes, keys, id: id), id: id)
+            } catch let error as StoreError where error.kind == .notFound {
+                isWhole = false
             } catch  where error is FormatError || (error as? StoreError)?.kind == .tooLarge {
                 throw BackupError(
                     .damaged, "index \(name) is damaged",
@@ -80,6 +95,7 @@ public final class BlockIndex {
             if batch.records.count >= 500_000 { add(&batch) }
         }
         add(&batch)
+        return isWhole
     }
 
     /// Takes over the packs of an index object that was just written.

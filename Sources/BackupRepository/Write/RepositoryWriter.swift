@@ -65,6 +65,9 @@ public final class RepositoryWriter {
     private var unindexedBlocks = 0
 
     private let pending: PendingPacks?
+    /// What a snapshot may refer to.
+    private var usable: UsablePacks
+    let intent: Intent
     private lazy var listedPacks = index.packs
 
     /// Index objects are written at the latest after so many packs or blocks:
@@ -82,9 +85,13 @@ public final class RepositoryWriter {
     /// - Parameters:
     ///   - pending: where packs under way are noted; nil notes none
     ///   - width: regions that the caller has under way
-    init(repository: Repository, index: BlockIndex, pending: PendingPacks?, width: Int) {
+    init(
+        repository: Repository, index: BlockIndex, usable: UsablePacks, intent: Intent, pending: PendingPacks?, width: Int
+    ) {
         self.repository = repository
         self.index = index
+        self.usable = usable
+        self.intent = intent
         self.pending = pending
         let executor = repository.executor
         buffers = BufferPool(size: PackLimits.frame + (PackLimits.frame >> 7) + 4096, keep: width + 2 * Self.codingWidth)
@@ -110,7 +117,7 @@ public final class RepositoryWriter {
             }
             if let ticket = tickets[id] {
                 places.append(.new(ticket: ticket))
-            } else if let location = try await index.find(id, repository.store, repository.keys) {
+            } else if let location = try await index.find(id, repository.store, repository.keys, where: usable.contains) {
                 places.append(.stored(location))
             } else {
                 tickets[id] = nextTicket
@@ -132,8 +139,11 @@ public final class RepositoryWriter {
     /// Whether the location behind a ticket can be told already. Its pack may be under way still.
     public func isPlaced(ticket: Int) -> Bool { ticket < packedTickets }
 
-    /// Whether an index object listed the pack when the writer began.
-    public func knew(pack: ObjectID) -> Bool { listedPacks.contains(pack) }
+    /// Whether an index object listed the pack when the writer began, and it may be used.
+    public func knew(pack: ObjectID) -> Bool { listedPacks.contains(pack) && usable.contains(pack) }
+
+    /// Whether a snapshot may refer to the pack: it is there, and no prune is about to take it away.
+    public func mayUse(pack: ObjectID) -> Bool { usable.contains(pack) }
 
     /// Packs what was added so far: every ticket then has a location.
     public func settleTickets() async throws { try await endPack() }
@@ -143,6 +153,37 @@ public final class RepositoryWriter {
         try await endPack()
         while try await completePut() {}
         try await writeIndex()
+    }
+
+    /// Commits a snapshot: the last write of a backup, which makes it exist.
+    ///
+    /// The intent is confirmed before, so that no prune has given the run up, and
+    /// looked at once more after: a run that stood still in between for most of an
+    /// hour takes its snapshot back.
+    /// - Returns: its name, and the bytes stored.
+    public func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
+        try await finish()
+        try await intent.confirm()
+        let committed = try await repository.commit(record, manifest: manifest)
+        do {
+            try await intent.confirm()
+        } catch let error as BackupError where error.code == .busy {
+            try await withdraw(committed.name)
+            throw error
+        }
+        return committed
+    }
+
+    /// A prune may not have seen the snapshot, and have taken away what it needs.
+    private func withdraw(_ name: SnapshotName) async throws {
+        do {
+            try await repository.store.delete(name.object)
+        } catch let error as StoreError {
+            throw BackupError(
+                .busy, "this run stood still while it committed snapshot \("\(name.id)".prefix(8)), and may not take it back",
+                hint: "A prune may have taken away what the snapshot needs: run 'bgbackup check', and make another backup.",
+                cause: error)
+        }
     }
 
     func abandon() async {
@@ -234,6 +275,7 @@ public final class RepositoryWriter {
         let pack = done.listing
         bytesStored += Int64(pack.size)
         if confirming.isFull { _ = try await confirming.next() }
+        usable.insert(pack.id)
         confirm(pack)
         packBuffers.give(done.buffer)
         try await list(pack)
@@ -287,9 +329,13 @@ public final class RepositoryWriter {
     func takeOver() async throws {
         guard let pending else { return }
         for pack in try await stored(pending) {
-            if try await index.find(pack.trailer.ids[0], repository.store, repository.keys)?.pack == pack.id {
+            if usable.isDoomed(pack.id) {
+                // About to be pruned: what it holds is stored again where it is met.
+                pending.forget(pack.id)
+            } else if try await index.find(pack.trailer.ids[0], repository.store, repository.keys)?.pack == pack.id {
                 pending.forget(pack.id)
             } else {
+                usable.insert(pack.id)
                 try await list(pack)
             }
         }

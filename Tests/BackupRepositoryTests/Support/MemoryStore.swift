@@ -23,6 +23,16 @@ final class MemoryStore: ObjectStore {
     /// What is thrown at the call chosen by `fail`.
     struct Stopped: Error {}
 
+    /// What one process is told that is not so: a guard of the protocol, taken away.
+    struct Distortion: Sendable {
+        /// Lists leave out what begins so.
+        var hidden: String?
+        /// Lists of this prefix say for ever what the first one said.
+        var frozen: String?
+        /// What begins so is always there, and was written just now.
+        var eternal: String?
+    }
+
     struct Rules: Sendable {
         /// `put` with `ifAbsent` and `replace` do it whatever is there.
         var ignoresConditions = false
@@ -30,6 +40,7 @@ final class MemoryStore: ObjectStore {
         /// A store that accepts locks and keeps none.
         var dropsLocks = false
         var parallelPuts = 1
+        var distortion = Distortion()
     }
 
     private struct Object {
@@ -57,13 +68,14 @@ final class MemoryStore: ObjectStore {
         var calls: [Call] = []
         var plan: Plan?
         var hook: (@Sendable (Call) -> Void)?
+        var frozen: [ObjectInfo]?
     }
 
     let location = "memory"
     let rules: Rules
     private let memory: Locked<Memory>
     private let view = Locked(View())
-    private let turns: (turns: Turns, actor: Int)?
+    private let turns: (turns: any Pace, actor: Int)?
 
     var parallelPuts: Int { rules.parallelPuts }
     var lockDuration: Int64? { rules.lockDuration }
@@ -74,14 +86,14 @@ final class MemoryStore: ObjectStore {
         turns = nil
     }
 
-    private init(_ store: MemoryStore, _ rules: Rules, _ turns: (Turns, Int)?) {
+    private init(_ store: MemoryStore, _ rules: Rules, _ turns: (any Pace, Int)?) {
         self.rules = rules
         memory = store.memory
         self.turns = turns
     }
 
     /// The same objects for another process.
-    func another(_ rules: Rules? = nil, turns: Turns? = nil, actor: Int = 0) -> MemoryStore {
+    func another(_ rules: Rules? = nil, turns: (any Pace)? = nil, actor: Int = 0) -> MemoryStore {
         MemoryStore(self, rules ?? self.rules, turns.map { ($0, actor) })
     }
 
@@ -209,19 +221,29 @@ final class MemoryStore: ObjectStore {
         }
     }
 
+    private func isEternal(_ name: String) -> Bool { rules.distortion.eternal.map { name.hasPrefix($0) } ?? false }
+
     func info(_ name: String) async throws -> ObjectInfo? {
         try await perform("info", name) { memory in
-            memory.objects[name].map {
+            if isEternal(name) { return ObjectInfo(name: name, size: 1, modified: memory.now) }
+            return memory.objects[name].map {
                 ObjectInfo(name: name, size: $0.bytes.count, modified: $0.modified, lockedUntil: $0.lockedUntil)
             }
         }
     }
 
     func list(_ prefix: String) async throws -> [ObjectInfo] {
-        try await perform("list", prefix) { memory in
+        let listed = try await perform("list", prefix) { memory in
             memory.objects.filter { $0.key.hasPrefix(prefix) }.sorted { $0.key < $1.key }.map {
                 ObjectInfo(name: $0.key, size: $0.value.bytes.count, modified: $0.value.modified)
             }
+        }
+        let distortion = rules.distortion
+        if let hidden = distortion.hidden { return listed.filter { !$0.name.hasPrefix(hidden) } }
+        guard prefix == distortion.frozen else { return listed }
+        return view.withLock { view in
+            view.frozen = view.frozen ?? listed
+            return view.frozen!
         }
     }
 
@@ -234,6 +256,7 @@ final class MemoryStore: ObjectStore {
 
     func fetch(_ name: String, limit: Int) async throws -> VersionedObject? {
         try await perform("fetch", name) { memory in
+            if isEternal(name) { return VersionedObject(bytes: [], version: "", modified: memory.now, now: memory.now) }
             guard let object = memory.objects[name] else { return nil }
             guard object.bytes.count <= limit else { throw StoreError(.tooLarge, "read", name) }
             return VersionedObject(

@@ -1,8 +1,13 @@
 import BackupBase
 
+/// Decides when a process may make its call.
+protocol Pace: Sendable {
+    func arrive(_ actor: Int, _ call: MemoryStore.Call) async
+}
+
 /// Lets concurrent actors go on one call at a time, in the order that a test
 /// chooses: between two calls of `step` exactly one of them runs.
-final class Turns: Sendable {
+final class Turns: Pace {
     private struct State {
         var parked: [Int: (call: MemoryStore.Call, continuation: CheckedContinuation<Void, Never>)] = [:]
         var running: Int

@@ -1,0 +1,351 @@
+import BackupBase
+import ObjectStorage
+
+/// Takes packs away that no snapshot needs: mark → tombstone → grace, and no
+/// run left that began before → re-mark → index → delete (docs/prune.md).
+///
+/// May run beside backups, restores and other prunes. Killed anywhere it wastes
+/// space only: the next run goes on from the tombstones that it finds.
+public final class Prune {
+    public struct Options: Sendable {
+        /// Seconds by the store's clock between a tombstone and the first delete: readers
+        /// that began before have so long to end.
+        public var grace = 86_400.0
+        public var dryRun = false
+        /// Leave packs that a backup under way, or to be resumed, may need. Not for safety.
+        var sparesYoung = true
+
+        public init() {}
+    }
+
+    public enum Phase: String, Sendable { case mark, index, delete }
+
+    let repository: Repository
+    let options: Options
+    private let progress: (_ phase: Phase, _ done: Int, _ total: Int) -> Void
+    private var plan = PrunePlan()
+    private var packs: [ObjectID: ObjectInfo] = [:]
+    private let references: ReferenceMark
+    private var marked: Set<SnapshotName> = []
+    private var tombstones: Tombstones
+    /// The store's clock when the run began.
+    private var now: Int64 = 0
+    /// Packs deleted between two looks at whether this run may go on.
+    private static let batch = 100
+    /// Seconds that two of a store's clocks may be apart.
+    private static let slack = 60.0
+
+    private init(
+        _ repository: Repository, _ options: Options, _ progress: @escaping (Phase, Int, Int) -> Void
+    ) async throws {
+        self.repository = repository
+        self.options = options
+        self.progress = progress
+        references = ReferenceMark(repository)
+        tombstones = try await Tombstones(repository)
+    }
+
+    /// Prunes. Throws `.damaged` where a snapshot or a note cannot be read, and takes nothing away then; `.busy`
+    /// where another prune holds the lease; `.immutable` where locks keep all that could have gone.
+    public static func run(
+        _ repository: Repository, _ options: Options, progress: @escaping (Phase, Int, Int) -> Void
+    ) async throws -> PrunePlan {
+        guard repository.keys.canRead else { throw KeyRing.writeOnly }
+        guard !options.dryRun else {
+            return try await Prune(repository, options, progress).planOnly()
+        }
+        let plan = try await repository.withLease("prune") { lease in
+            try await run(repository, options, progress: progress) { try await lease.confirm() }
+        }
+        guard plan.free.packs > 0 || plan.locked.packs == 0 else {
+            let until = plan.lockedUntil.map { " until \(formatTime($0))" } ?? ""
+            throw BackupError(
+                .immutable, "nothing could be freed: locks keep \(plan.locked.packs) packs\(until)",
+                hint: "They stay marked; a prune after the locks' end takes them away.")
+        }
+        return plan
+    }
+
+    /// Without the lease, which only saves two runs from doing the same work.
+    /// - Parameter confirm: whether this run may go on; before each destructive step
+    static func run(
+        _ repository: Repository, _ options: Options, renewing pause: Double? = Intent.renewal,
+        progress: @escaping (Phase, Int, Int) -> Void, confirm: () async throws -> Void
+    ) async throws -> PrunePlan {
+        try await repository.withIntent(.prune, pause: pause) { intent in
+            try await Prune(repository, options, progress).execute(intent) {
+                try await confirm()
+                try await intent.confirm()
+            }
+        }
+    }
+
+    // MARK: - The run
+
+    private func planOnly() async throws -> PrunePlan {
+        now =
+            try await repository.store.fetch(Configuration.names[0], limit: Configuration.sizeLimit)?.now
+            ?? repository.ambient.now()
+        let living = try await repository.intents().filter { try !repository.isDead($0, now: now) }
+        try await mark()
+        let fresh = freshlyDead(living)
+        let (ripe, held) = split(fresh: nil, fresh, living)
+        count(ripe, held)
+        plan.free = amount(try await unlocked(ripe))
+        try await PruneIndex(repository, going: Set(ripe), references, now: now, progress: progress).count(
+            packs.keys, into: &plan)
+        return plan
+    }
+
+    private func execute(_ intent: Intent, _ confirm: () async throws -> Void) async throws -> PrunePlan {
+        now = try await repository.storeTime()
+        let before = try await livingIntents()
+        try await mark()
+        try await noteRevivals()
+        let fresh = freshlyDead(before)
+        let stones = try await bury(fresh)
+        // A run that began after this look knows the tombstones.
+        let living = try await livingIntents()
+        // What those that ended meanwhile have committed.
+        try await mark()
+        let (ripe, held) = split(fresh: stones, fresh.filter { !references.needs($0) }, living)
+        count(ripe, held)
+        let going = try await unlocked(ripe)
+        try await confirm()
+        try await PruneIndex(repository, going: Set(going), references, now: now, progress: progress).rewrite(
+            packs, into: &plan, confirm)
+        try await delete(going, confirm)
+        try await tidy(intent, confirm)
+        await repository.sweepIntentLocks(now: now)
+        return plan
+    }
+
+    /// Intents of runs that may be alive. Those that are surely not are taken away, and then all are looked at again:
+    /// who renewed in between is alive, and who renews later finds out.
+    private func livingIntents() async throws -> [ListedIntent] {
+        for _ in 0..<8 {
+            let intents = try await repository.intents()
+            let dead = try intents.filter { try repository.isDead($0, now: now) }
+            guard !dead.isEmpty else { return intents }
+            for intent in dead {
+                try await repository.revoke(intent)
+                plan.givenUp.append(intent.holder)
+            }
+        }
+        throw BackupError(.busy, "runs that were given up appear again and again", hint: "Run prune again later.")
+    }
+
+    // MARK: - Marking
+
+    /// Lists packs, once, and the packs that snapshots need, of those not looked at before. A snapshot that cannot be
+    /// read ends the run.
+    private func mark() async throws {
+        // Before the snapshots: a pack that is put later is not looked at.
+        if packs.isEmpty { packs = try await repository.storedPacks() }
+        var names = try await repository.snapshotNames().filter { !marked.contains($0) }[...]
+        let total = names.count
+        var done = 0
+        plan.snapshots += total
+        let repository = repository
+        var reading = OrderedMap<SnapshotName, (SnapshotName, Snapshot?)>(
+            width: 8, on: repository.executor, from: { names.popFirst() },
+            transform: { name in
+                do { return (name, try await repository.snapshot(name)) } catch let error as BackupError
+                    where error.code == .noSnapshot
+                {
+                    // Forgotten meanwhile.
+                    return (name, nil)
+                }
+            })
+        do {
+            while let (name, snapshot) = try await reading.next() {
+                if let snapshot { try await references.add(snapshot) }
+                marked.insert(name)
+                done += 1
+                progress(.mark, done, total)
+            }
+        } catch {
+            await reading.abandon()
+            guard let error = error as? BackupError, error.code == .damaged else { throw error }
+            throw BackupError(
+                .damaged, "nothing is taken away while what a snapshot needs is not known: \(error)",
+                hint: "Run 'bgbackup check'. Once the snapshot is mended or forgotten, prune again.")
+        }
+    }
+
+    /// Packs that no snapshot needs and no tombstone names, old enough to be marked.
+    private func freshlyDead(_ living: [ListedIntent]) -> [ObjectID] {
+        let known = tombstones.stones.reduce(into: Set<ObjectID>()) { $0.formUnion($1.dead) }
+        let oldest = (living.filter { $0.kind == .writer }.map(\.started).min() ?? .max) - Int64(Self.slack * 1e9)
+        var fresh: [ObjectID] = []
+        plan.young = .init()
+        for (id, info) in packs where !references.needs(id) && !known.contains(id) {
+            // Not for safety: a run that began before the tombstone holds it up anyway. But what is marked is stored
+            // again by others, and a run that is under way, or resumed tomorrow, will need its packs.
+            let age = Double(now - info.modified) / 1e9
+            let isYoung = age < options.grace || info.modified >= oldest
+            if options.sparesYoung, isYoung { plan.young.add(info.size) } else { fresh.append(id) }
+        }
+        return fresh.sorted()
+    }
+
+    /// From here on whoever begins treats these packs as gone.
+    private func bury(_ fresh: [ObjectID]) async throws -> [ObjectID: Set<ObjectID>] {
+        var stones: [ObjectID: Set<ObjectID>] = [:]
+        for start in stride(from: 0, to: fresh.count, by: Tombstone.most) {
+            let part = fresh[start..<min(start + Tombstone.most, fresh.count)]
+            let id = try await repository.put(note: Tombstone(packs: part.map { "\($0)" }), Tombstone.topic)
+            stones[id] = Set(part)
+        }
+        return stones
+    }
+
+    /// Marked packs that a snapshot needs after all, of those that are noted nowhere.
+    private func revivedPacks(_ stone: Tombstones.Stone) -> Set<ObjectID> {
+        stone.dead.filter { references.needs($0) && packs[$0] != nil }
+    }
+
+    private func noteRevivals() async throws {
+        for (index, stone) in tombstones.stones.enumerated() {
+            let revived = revivedPacks(stone)
+            guard !revived.isEmpty else { continue }
+            let note = Revival(tombstone: "\(stone.id)", packs: revived.sorted().map { "\($0)" })
+            tombstones.revivals.append((try await repository.put(note: note, Revival.topic), stone.id))
+            tombstones.stones[index].revived.formUnion(revived)
+        }
+    }
+
+    // MARK: - What can go
+
+    private struct Held {
+        var packs: Set<ObjectID> = []
+        var runs: [String] = []
+        var later: Set<ObjectID> = []
+        var laterFrom: Int64?
+    }
+
+    /// The packs whose grace is over and that no run holds up, oldest tombstone first, and the others.
+    /// - Parameter stones: of this run, with their packs; nil where none was written
+    private func split(
+        fresh stones: [ObjectID: Set<ObjectID>]?, _ fresh: [ObjectID], _ living: [ListedIntent]
+    ) -> ([ObjectID], Held) {
+        var held = Held()
+        var ripe: [ObjectID] = []
+        var taken: Set<ObjectID> = []
+        var runs: Set<String> = []
+        func judge(_ dead: Set<ObjectID>, since: Int64, _ knows: (ListedIntent) -> Bool) {
+            let dead = dead.filter { packs[$0] != nil && !references.needs($0) && !taken.contains($0) }
+            let end = since + Int64(options.grace * 1e9)
+            let obstacles = living.filter { $0.kind == .writer && !knows($0) }
+            if end > now {
+                held.later.formUnion(dead)
+                if !dead.isEmpty { held.laterFrom = min(held.laterFrom ?? .max, end) }
+            } else if !obstacles.isEmpty {
+                held.packs.formUnion(dead)
+                if !dead.isEmpty { runs.formUnion(obstacles.map(\.holder)) }
+            } else {
+                ripe += dead.sorted()
+                taken.formUnion(dead)
+            }
+        }
+        for stone in tombstones.stones { judge(stone.dead, since: stone.modified) { $0.knows(stone.id) } }
+        if let stones {
+            for (id, packs) in stones { judge(packs.intersection(fresh), since: now) { $0.knows(id) } }
+        } else {
+            judge(Set(fresh), since: now) { _ in false }
+        }
+        held.packs.subtract(taken)
+        held.later.subtract(taken)
+        held.later.subtract(held.packs)
+        held.runs = runs.sorted()
+        return (ripe, held)
+    }
+
+    private func count(_ ripe: [ObjectID], _ held: Held) {
+        for (id, info) in packs {
+            plan.stored.add(info.size)
+            if references.needs(id) { plan.needed.add(info.size) }
+        }
+        plan.missing = references.used.keys.count { packs[$0] == nil }
+        plan.later = amount(held.later)
+        plan.laterFrom = held.laterFrom
+        plan.held = amount(held.packs)
+        plan.waitingFor = held.runs
+        plan.revived = amount(
+            tombstones.stones.reduce(into: Set<ObjectID>()) { $0.formUnion($1.revived.union(revivedPacks($1))) }
+                .filter { references.needs($0) })
+    }
+
+    private func amount(_ ids: some Sequence<ObjectID>) -> PrunePlan.Amount {
+        ids.reduce(into: PrunePlan.Amount()) { if let info = packs[$1] { $0.add(info.size) } }
+    }
+
+    /// Those that no lock keeps, as far as the store tells without being asked to delete.
+    private func unlocked(_ ripe: [ObjectID]) async throws -> [ObjectID] {
+        guard repository.store.lockDuration != nil else { return ripe }
+        let store = repository.store
+        var rest = ripe[...]
+        var looks = OrderedMap<ObjectID, (ObjectID, Int64?)>(
+            width: 8, on: repository.executor, from: { rest.popFirst() },
+            transform: { ($0, try await store.info(FinishedPack.name($0))?.lockedUntil) })
+        var free: [ObjectID] = []
+        while let (id, until) = try await looks.next() {
+            if let until, until > now { noteLock(id, until) } else { free.append(id) }
+        }
+        return free
+    }
+
+    private func noteLock(_ id: ObjectID, _ until: Int64?) {
+        if let info = packs[id] { plan.locked.add(info.size) }
+        if let until { plan.lockedUntil = max(plan.lockedUntil ?? 0, until) }
+    }
+
+    // MARK: - Taking away
+
+    private func delete(_ going: [ObjectID], _ confirm: () async throws -> Void) async throws {
+        let store = repository.store
+        for start in stride(from: 0, to: going.count, by: Self.batch) {
+            try await confirm()
+            let batch = going[start..<min(start + Self.batch, going.count)]
+            do {
+                try await store.delete(all: batch.map { FinishedPack.name($0) })
+                for id in batch { plan.free.add(packs[id]?.size ?? 0) }
+            } catch let error as StoreError where error.kind == .locked {
+                try await deleteEach(Array(batch))
+            }
+            progress(.delete, start + batch.count, going.count)
+        }
+    }
+
+    private func deleteEach(_ batch: [ObjectID]) async throws {
+        let store = repository.store
+        for id in batch {
+            do {
+                try await store.delete(FinishedPack.name(id))
+                plan.free.add(packs[id]?.size ?? 0)
+            } catch let error as StoreError where error.kind == .locked {
+                noteLock(id, try await store.info(FinishedPack.name(id))?.lockedUntil)
+            }
+        }
+    }
+
+    /// Takes notes back that say nothing any more: tombstones whose packs were all gone, or revived, before this run
+    /// took anything away. Only a run that is alone may: another one may act on them.
+    private func tidy(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
+        let done = tombstones.stones.filter { stone in stone.dead.allSatisfy { packs[$0] == nil } }
+        let gone = Set(done.map(\.id))
+        let left = tombstones.stones.map(\.id).filter { !gone.contains($0) }
+        let spent = tombstones.revivals.filter { !left.contains($0.tombstone) }
+        guard !done.isEmpty || !spent.isEmpty else { return }
+        let others = try await repository.intents().filter { $0.run != intent.run && $0.state?.kind != .writer }
+        guard others.isEmpty else { return }
+        for stone in done {
+            try await confirm()
+            try await repository.remove(note: stone.id, Tombstone.topic)
+        }
+        for revival in spent {
+            try await confirm()
+            try await repository.remove(note: revival.id, Revival.topic)
+        }
+    }
+}

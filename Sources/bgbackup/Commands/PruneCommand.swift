@@ -1,0 +1,134 @@
+import ArgumentParser
+import BackupBase
+import BackupRepository
+
+struct PruneCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prune", abstract: "Free the space of what no snapshot needs any more.",
+        discussion: """
+            Runs beside backups, restores and other commands, on any host with the password. What no snapshot needs is \
+            marked first, and taken away by a later run, once the grace is over and every backup that began before has \
+            ended: restores that are under way have that long to end. Killed at any time it wastes space only; the next \
+            run goes on. A snapshot that cannot be read ends the run, and nothing is taken away. Exit status 11: another \
+            prune is at work; 13: object locks keep everything that could have gone; 17: a snapshot is damaged.
+            """)
+
+    @OptionGroup var global: GlobalOptions
+    @OptionGroup var dry: DryRunOption
+    @Option(
+        help: ArgumentHelp(
+            "Time between marking and taking away: 24h, 90m, 7d, 0. No restore may take longer.", valueName: "duration"))
+    var grace = "24h"
+
+    struct Amount: Encodable {
+        let packs: Int
+        let bytes: Int64
+
+        init(_ amount: PrunePlan.Amount) { (packs, bytes) = (amount.packs, amount.bytes) }
+    }
+
+    struct Summary: Encodable {
+        let message_type = "summary"
+        let schema = 1
+        let dry_run: Bool
+        let snapshots: Int
+        let stored: Amount
+        let needed: Amount
+        let freed: Amount
+        let after_grace: Amount
+        let after_grace_from: Nullable<String>
+        let waiting_for_runs: Amount
+        let runs: [String]
+        let young: Amount
+        let locked: Amount
+        let locked_until: Nullable<String>
+        let revived: Amount
+        let packs_unindexed: Int
+        let packs_missing: Int
+        let packs_partly_used: Int
+        let bytes_wasted: Int64
+        let indexes_rewritten: Int
+        let indexes_removed: Int
+        let indexes_locked: Int
+        let runs_given_up: [String]
+        let duration_seconds: Double
+    }
+
+    mutating func run() async throws {
+        var options = Prune.Options()
+        options.dryRun = dry.dryRun
+        options.grace = try Self.seconds(grace)
+        let repository = try await Session(options: global).open()
+        let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
+        let clock = monotonicSeconds()
+        let plan = try await Prune.run(repository, options) { phase, done, total in
+            if interactive { Terminal.raw("\r\u{1b}[K\(Self.words(phase)): \(done) of \(total)") }
+        }
+        if interactive { Terminal.raw("\r\u{1b}[K") }
+        try show(plan, monotonicSeconds() - clock)
+    }
+
+    private static func words(_ phase: Prune.Phase) -> String {
+        switch phase {
+        case .mark: "reading snapshots"
+        case .index: "index objects"
+        case .delete: "taking packs away"
+        }
+    }
+
+    /// "24h", "90m", "7d", "30s", "0": seconds.
+    static func seconds(_ text: String) throws -> Double {
+        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
+        let unit = text.last.flatMap { units[$0] }
+        guard let number = Double(unit == nil ? text : String(text.dropLast())), number >= 0, number < 1e8,
+            unit != nil || number == 0
+        else {
+            throw BackupError(.usage, "'\(text)' is no duration for --grace", hint: "Give 24h, 90m, 7d or 0.")
+        }
+        return number * (unit ?? 1)
+    }
+
+    // MARK: - What was done
+
+    private func show(_ plan: PrunePlan, _ seconds: Double) throws {
+        if global.json { return try Output.document(summary(plan, seconds), lines: true) }
+        guard !global.quiet else { return }
+        Output.line(
+            "\(Self.text(plan.stored)) stored, \(Self.text(plan.needed)) needed by \(plan.snapshots) snapshots")
+        let verb = dry.dryRun ? "can be freed now" : "freed"
+        Output.line("\(Self.text(plan.free)) \(verb)")
+        func line(_ amount: PrunePlan.Amount, _ text: String) {
+            if amount.packs > 0 { Output.line("\(Self.text(amount)) \(text)") }
+        }
+        line(plan.later, "can be freed after the grace\(plan.laterFrom.map { ", the first from \(formatTime($0))" } ?? "")")
+        line(plan.held, "wait for runs that began before: \(plan.waitingFor.joined(separator: "; "))")
+        line(plan.young, "too young: backups under way or interrupted may need them")
+        line(plan.locked, "locked\(plan.lockedUntil.map { " until \(formatTime($0))" } ?? "")")
+        line(plan.revived, "were marked and are needed again")
+        if plan.wasted > 0 {
+            Output.line("\(formatBytes(plan.wasted)) in \(plan.partlyUsed) packs that are needed in part stay with them")
+        }
+        for run in plan.givenUp { Output.line("given up for dead: \(run)") }
+        if plan.unindexed > 0, global.verbose { Output.line("\(plan.unindexed) packs are in no index") }
+        if plan.missing > 0 {
+            Output.line("DAMAGE  \(plan.missing) packs that snapshots need are missing: run 'bgbackup check'")
+        }
+    }
+
+    private static func text(_ amount: PrunePlan.Amount) -> String {
+        "\(formatBytes(amount.bytes)) in \(amount.packs) pack\(amount.packs == 1 ? "" : "s")"
+    }
+
+    private func summary(_ plan: PrunePlan, _ seconds: Double) -> Summary {
+        Summary(
+            dry_run: dry.dryRun, snapshots: plan.snapshots, stored: Amount(plan.stored), needed: Amount(plan.needed),
+            freed: Amount(plan.free), after_grace: Amount(plan.later),
+            after_grace_from: Nullable(plan.laterFrom.map { formatTime($0) }), waiting_for_runs: Amount(plan.held),
+            runs: plan.waitingFor, young: Amount(plan.young), locked: Amount(plan.locked),
+            locked_until: Nullable(plan.lockedUntil.map { formatTime($0) }), revived: Amount(plan.revived),
+            packs_unindexed: plan.unindexed, packs_missing: plan.missing,
+            packs_partly_used: plan.partlyUsed, bytes_wasted: plan.wasted, indexes_rewritten: plan.indexesRewritten,
+            indexes_removed: plan.indexesRemoved, indexes_locked: plan.indexesLocked, runs_given_up: plan.givenUp,
+            duration_seconds: rounded(seconds))
+    }
+}

@@ -1,0 +1,259 @@
+import BackupBase
+import Foundation
+import ObjectStorage
+import TestSupport
+
+@testable import BackupRepository
+
+/// One schedule of the prune simulator: nodes that back up, and hosts that
+/// forget, prune, check and restore, all at once, on one store; processes die at
+/// any call, their clocks are hours off, answers get lost.
+struct PruneSchedule: Sendable {
+    /// A guard of the protocol that is taken away, to see that the simulator finds it missing.
+    enum Sabotage: String, Sendable, CaseIterable {
+        /// Prunes see nobody at work.
+        case blindToIntents
+        /// Prunes look at the snapshots once.
+        case marksOnce
+        /// Writers see no tombstones.
+        case blindToTombstones
+        /// Writers believe that nobody gave them up.
+        case confirmsNothing
+    }
+
+    struct Outcome: Sendable {
+        var problems: [String] = []
+        var steps = 0
+        var commits = 0
+        var freed = 0
+        var revived = 0
+        var busy = 0
+        var held = 0
+        var givenUp = 0
+    }
+
+    let seed: Int
+    var sabotage: Sabotage?
+    var trace = false
+
+    private final class World: Sendable {
+        let schedule: PruneSchedule
+        let store: MemoryStore
+        let stage: Stage
+        let outcome = Locked(Outcome())
+        let directory: String
+        let offsets: [Double]
+
+        init(_ schedule: PruneSchedule, _ random: inout Seeded, directory: String) {
+            self.schedule = schedule
+            store = MemoryStore(MemoryStore.Rules(ignoresConditions: random.number(0...1) == 0))
+            stage = Stage(store)
+            self.directory = directory
+            offsets = (0..<16).map { _ in Double(random.number(-36_000...36_000)) }
+            SimulatedRepository.fill(store)
+        }
+
+        func wrong(_ text: String) { outcome.withLock { $0.problems.append(text) } }
+    }
+
+    private static let directory: String = {
+        let base = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        let path = "\(base)/bgbackup-simulation-\(getpid())"
+        try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        return path
+    }()
+
+    static func removeDirectory() { try? FileManager.default.removeItem(atPath: directory) }
+
+    func run() -> Outcome {
+        var random = Seeded(seed)
+        let directory = "\(Self.directory)/\(seed)-\(sabotage?.rawValue ?? "")"
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let world = World(self, &random, directory: directory)
+        var agents = 0
+        func add(_ body: @escaping @Sendable (Int, Seeded) async -> Void) {
+            let actor = agents
+            let seeded = Seeded(seed * 1000 + actor)
+            world.stage.add { await body(actor, seeded) }
+            agents += 1
+        }
+        for _ in 0..<random.number(2...3) { add { await node($0, $1, world) } }
+        for _ in 0..<2 { add { await keeper($0, $1, world) } }
+        add { await forgetter($0, $1, world) }
+        if random.number(0...2) == 0 { add { await reader($0, $1, world) } }
+        let ended = world.stage.play(&random, trace: trace)
+        if ended != agents { world.wrong("\(agents - ended) of \(agents) actors wait for what never comes") }
+        settle(world, &random)
+        world.outcome.withLock { $0.steps = world.stage.steps }
+        return world.outcome.withLock { $0 }
+    }
+
+    // MARK: - Actors
+
+    /// One process: its own view of the store, its own clock; perhaps it dies, or an answer gets lost.
+    private func process(
+        _ actor: Int, _ number: Int, _ random: inout Seeded, _ world: World, _ distortion: MemoryStore.Distortion? = nil,
+        isReader: Bool = false
+    )
+        -> Repository
+    {
+        var rules = world.store.rules
+        rules.distortion = distortion ?? MemoryStore.Distortion()
+        let view = world.store.another(rules, turns: world.stage, actor: actor)
+        let moment = MemoryStore.Moment.allCases.randomElement(using: &random)!
+        switch random.number(0...6) {
+        case 2 where isReader: break
+        case 0, 1: view.fail(at: random.number(1...60), moment, dies: true)
+        case 2:
+            view.fail(at: random.number(1...60), moment, with: StoreError(.failed, "do", "it", "the answer was lost"))
+        default: break
+        }
+        let ambient = world.store.ambient(offset: world.offsets[actor], seed: seed * 100_000 + actor * 1000 + number + 1)
+        return SimulatedRepository.open(view, world.stage.executor, ambient)
+    }
+
+    private func node(_ actor: Int, _ seeded: Seeded, _ world: World) async {
+        let random = Locked(seeded)
+        let memory = Locked(SimulatedRepository.Memory())
+        let distortion: MemoryStore.Distortion? =
+            switch sabotage {
+            case .blindToTombstones: MemoryStore.Distortion(hidden: "v1/notes/tombstone/")
+            case .confirmsNothing: MemoryStore.Distortion(eternal: Intent.prefix)
+            default: nil
+            }
+        for number in 0..<random.withLock({ $0.number(1...3) }) {
+            await world.stage.rest(actor)
+            let repository = random.withLock { process(actor, number, &$0, world, distortion) }
+            do {
+                try await SimulatedRepository.backup(
+                    repository, memory, directory: "\(world.directory)/node-\(actor)", random)
+                world.outcome.withLock { $0.commits += 1 }
+            } catch let error as BackupError where error.code == .busy {
+                world.outcome.withLock { $0.busy += 1 }
+            } catch is MemoryStore.Stopped {
+            } catch is StoreError {
+            } catch {
+                world.wrong("a backup failed: \(error)")
+            }
+        }
+    }
+
+    private func keeper(_ actor: Int, _ seeded: Seeded, _ world: World) async {
+        var random = seeded
+        let distortion: MemoryStore.Distortion? =
+            switch sabotage {
+            case .blindToIntents: MemoryStore.Distortion(hidden: Intent.prefix)
+            case .marksOnce: MemoryStore.Distortion(frozen: SnapshotName.prefix)
+            default: nil
+            }
+        for number in 0..<random.number(2...3) {
+            await world.stage.rest(actor)
+            let repository = process(actor, number, &random, world, distortion)
+            var options = Prune.Options()
+            options.grace = [0, 0, 30, 1200].randomElement(using: &random)!
+            options.sparesYoung = random.number(0...2) == 0
+            do {
+                let plan = try await Prune.run(repository, options, renewing: nil, progress: { _, _, _ in }, confirm: {})
+                world.outcome.withLock {
+                    $0.freed += plan.free.packs
+                    $0.revived += plan.revived.packs
+                    $0.held += plan.held.packs
+                    $0.givenUp += plan.givenUp.count
+                }
+            } catch let error as BackupError where error.code == .busy {
+                world.outcome.withLock { $0.busy += 1 }
+            } catch is MemoryStore.Stopped {
+            } catch is StoreError {
+            } catch {
+                world.wrong("a prune failed: \(error)")
+            }
+        }
+    }
+
+    private func forgetter(_ actor: Int, _ seeded: Seeded, _ world: World) async {
+        var random = seeded
+        for number in 0..<random.number(2...4) {
+            await world.stage.rest(actor)
+            let repository = process(actor, number, &random, world, nil)
+            guard let names = try? await repository.snapshotNames(), let name = names.randomElement(using: &random) else {
+                continue
+            }
+            try? await repository.store.delete(name.object)
+        }
+    }
+
+    private func reader(_ actor: Int, _ seeded: Seeded, _ world: World) async {
+        var random = seeded
+        for number in 0..<random.number(1...2) {
+            await world.stage.rest(actor)
+            let repository = process(actor, number, &random, world, isReader: true)
+            do {
+                if random.number(0...1) == 0 {
+                    let report = try await repository.check(readShare: 0)
+                    if report.isDamaged { world.wrong("a check finds damage: \(Self.damages(report))") }
+                } else if let name = try await repository.snapshotNames().randomElement(using: &random) {
+                    do { try await SimulatedRepository.restore(name, from: repository) } catch let error as BackupError
+                        where world.store.names.contains(name.object)
+                    {
+                        world.wrong("snapshot \(name.id) does not restore: \(error)")
+                    }
+                }
+            } catch is MemoryStore.Stopped {
+            } catch is StoreError {
+            } catch let error as BackupError where error.code == .damaged || error.code == .noSnapshot {
+                // Of a snapshot that was forgotten meanwhile.
+            } catch {
+                world.wrong("a reader failed: \(error)")
+            }
+        }
+    }
+
+    private static func damages(_ report: CheckReport) -> String {
+        report.findings.filter { $0.severity == .damage }.map { "\($0.object): \($0.message)" }.joined(separator: "; ")
+    }
+
+    // MARK: - At the end
+
+    /// Everybody is gone. What is listed restores, a check finds nothing, and prunes leave nothing that nobody needs.
+    private func settle(_ world: World, _ random: inout Seeded) {
+        let store = world.store
+        store.advance(7200)
+        let repository = SimulatedRepository.open(store, world.stage.executor, store.ambient(seed: seed * 100_000 + 99_999))
+        world.stage.add {
+            do {
+                try await verify(repository, "before the last prunes", world)
+                var options = Prune.Options()
+                options.grace = 0
+                for _ in 0..<3 {
+                    _ = try await Prune.run(repository, options, renewing: nil, progress: { _, _, _ in }, confirm: {})
+                    store.advance(60)
+                }
+                try await verify(repository, "after the last prunes", world)
+                // The data was read just now.
+                let report = try await repository.seen(on: repository.store).check(readShare: 0)
+                if report.isDamaged { world.wrong("a check finds damage: \(Self.damages(report))") }
+                var needed: Set<ObjectID> = []
+                for name in try await repository.snapshotNames() {
+                    needed.formUnion(try await repository.packs(of: repository.snapshot(name)))
+                }
+                let left = Set(try await repository.storedPacks().keys).subtracting(needed)
+                if !left.isEmpty { world.wrong("\(left.count) packs are left that nobody needs") }
+                let notes = store.names("v1/notes/") + store.names(Intent.prefix)
+                if !notes.isEmpty { world.wrong("left: \(notes.joined(separator: ", "))") }
+            } catch {
+                world.wrong("at the end: \(error)")
+            }
+        }
+        _ = world.stage.play(&random, trace: trace)
+    }
+
+    private func verify(_ repository: Repository, _ when: String, _ world: World) async throws {
+        // Nothing that was read before counts.
+        let repository = repository.seen(on: repository.store)
+        for name in try await repository.snapshotNames() {
+            do { try await SimulatedRepository.restore(name, from: repository) } catch {
+                world.wrong("\(when) snapshot \(name.id) does not restore: \(error)")
+            }
+        }
+    }
+}
