@@ -34,17 +34,17 @@ final class NotifySocket: @unchecked Sendable {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, length) }
         }
         guard status == 0 else { throw BackupError(.failed, "cannot bind \(name): errno \(errno)") }
-        let (descriptor, received) = (descriptor, received)
+        let (queue, messages) = (descriptor, received)
         Thread.detachNewThread {
             var buffer = [UInt8](repeating: 0, count: 8192)
             while true {
-                let count = recv(descriptor, &buffer, buffer.count, 0)
+                let count = recv(queue, &buffer, buffer.count, 0)
                 guard count > 0 else { return }
                 let text = String(decoding: buffer[..<count], as: UTF8.self)
                 let message = Message(
                     lines: text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init),
                     moment: monotonicSeconds())
-                received.withLock { $0.append(message) }
+                messages.withLock { $0.append(message) }
             }
         }
     }
