@@ -6,13 +6,16 @@ import BackupRepository
 /// A snapshot as JSON: its record, and its id.
 struct SnapshotDocument: Encodable {
     let snapshot: Snapshot
-    /// A fingerprint of the server has hundreds of KiB: a list leaves it out.
-    var withFingerprint = true
+    /// A fingerprint of the server has hundreds of KiB, a policy some: a list leaves them out.
+    var isWhole = true
     private enum Key: String, CodingKey { case id, short_id }
 
     func encode(to encoder: any Encoder) throws {
         var record = snapshot.record
-        if !withFingerprint { record.fingerprint = nil }
+        if !isWhole {
+            record.fingerprint = nil
+            record.policy?.document = nil
+        }
         try record.encode(to: encoder)
         var container = encoder.container(keyedBy: Key.self)
         try container.encode("\(snapshot.id)", forKey: .id)
@@ -50,7 +53,7 @@ struct SnapshotsCommand: AsyncParsableCommand {
         if sets {
             try BackupSet.show(BackupSet.group(snapshots), global)
         } else if global.json {
-            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0, withFingerprint: false) })
+            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0, isWhole: false) })
         } else if snapshots.isEmpty {
             if !global.quiet { Output.line("no snapshots") }
         } else {
@@ -92,6 +95,11 @@ struct ShowCommand: AsyncParsableCommand {
             ["tags", record.tags.joined(separator: ", ")], ["set", record.set ?? "-"], ["cluster", record.cluster ?? "-"],
             ["agent", record.agent],
         ]
+        if let policy = record.policy {
+            let schedule = policy.schedule.map { ", schedule \($0)" } ?? ""
+            rows.append(["policy", printable((policy.name + schedule).utf8)])
+        }
+        if let keepFor = record.keepFor { rows.append(["keep for", formatDuration(keepFor)]) }
         if let seen = record.inspection {
             rows.append(["qdrant", seen.version ?? "of an unknown version"])
             rows.append(["holds", "about \(seen.points) points in \(seen.collections) collections"])
