@@ -29,7 +29,8 @@ struct BGBackup: AsyncParsableCommand {
             DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
-            KeyCommand.self, CopyCommand.self, RepoCommand.self, DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
+            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, DoctorCommand.self, CompletionsCommand.self,
+            ManCommand.self,
         ])
 }
 
