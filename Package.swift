@@ -28,6 +28,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", exact: "1.0.2"),
+        .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
     ],
     targets: [
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: debian("libzstd-dev")),
@@ -59,10 +60,18 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: settings),
+        .target(
+            name: "Operations",
+            dependencies: [
+                "BackupBase", "ObjectStorage", "BackupEngine", .product(name: "Subprocess", package: "swift-subprocess"),
+                .product(name: "SystemPackage", package: "swift-system"), .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: settings),
         .executableTarget(
             name: "bgbackup",
             dependencies: [
-                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", "BackupEngine", "CLinux",
+                "BackupBase", "ObjectStorage", "VolumeIO", "QdrantStorage", "BackupRepository", "BackupEngine", "Operations",
+                "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
@@ -88,6 +97,9 @@ let package = Package(
         .testTarget(
             name: "BackupEngineTests",
             dependencies: ["BackupEngine", "BackupRepository", "ObjectStorage", "BackupBase", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "OperationsTests", dependencies: ["Operations", "ObjectStorage", "BackupEngine", "BackupBase", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "QdrantStorage", "bgbackup"], exclude: ["Golden"],

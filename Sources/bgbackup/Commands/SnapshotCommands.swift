@@ -6,15 +6,18 @@ import BackupRepository
 /// A snapshot as JSON: its record, and its id.
 struct SnapshotDocument: Encodable {
     let snapshot: Snapshot
-    /// A fingerprint of the server has hundreds of KiB: a list leaves it out.
-    var withFingerprint = true
+    /// A fingerprint of the server has hundreds of KiB, a policy some: a list leaves them out.
+    var isWhole = true
     /// What the notes say; nil where they cannot be read.
     var marks: SnapshotMarks?
     private enum Key: String, CodingKey { case id, short_id, held, proven, holds, drills }
 
     func encode(to encoder: any Encoder) throws {
         var record = snapshot.record
-        if !withFingerprint { record.fingerprint = nil }
+        if !isWhole {
+            record.fingerprint = nil
+            record.policy?.document = nil
+        }
         try record.encode(to: encoder)
         var container = encoder.container(keyedBy: Key.self)
         try container.encode("\(snapshot.id)", forKey: .id)
@@ -22,7 +25,7 @@ struct SnapshotDocument: Encodable {
         guard let marks else { return }
         try container.encode(!marks.holds.isEmpty, forKey: .held)
         try container.encode(marks.isProven, forKey: .proven)
-        guard withFingerprint else { return }
+        guard isWhole else { return }
         try container.encode(marks.holds, forKey: .holds)
         try container.encode(marks.documents, forKey: .drills)
     }
@@ -60,8 +63,7 @@ struct SnapshotsCommand: AsyncParsableCommand {
         if sets {
             try BackupSet.show(BackupSet.group(snapshots), global)
         } else if global.json {
-            try Output.document(
-                snapshots.map { SnapshotDocument(snapshot: $0, withFingerprint: false, marks: marks[$0.id]) })
+            try Output.document(snapshots.map { SnapshotDocument(snapshot: $0, isWhole: false, marks: marks[$0.id]) })
         } else if snapshots.isEmpty {
             if !global.quiet { Output.line("no snapshots") }
         } else {
@@ -106,6 +108,11 @@ struct ShowCommand: AsyncParsableCommand {
             ["tags", record.tags.joined(separator: ", ")], ["set", record.set ?? "-"], ["cluster", record.cluster ?? "-"],
             ["agent", record.agent],
         ]
+        if let policy = record.policy {
+            let schedule = policy.schedule.map { ", schedule \($0)" } ?? ""
+            rows.append(["policy", printable((policy.name + schedule).utf8)])
+        }
+        if let keepFor = record.keepFor { rows.append(["keep for", formatDuration(keepFor)]) }
         if let seen = record.inspection {
             rows.append(["qdrant", seen.version ?? "of an unknown version"])
             rows.append(["holds", "about \(seen.points) points in \(seen.collections) collections"])

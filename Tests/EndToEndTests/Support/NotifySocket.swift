@@ -21,7 +21,8 @@ final class NotifySocket: @unchecked Sendable {
     init(in directory: TemporaryDirectory, isAbstract: Bool = false) throws {
         let label = "notify-\(UUID().uuidString.prefix(8))"
         name = isAbstract ? "@bgbackup/\(label)" : directory(label)
-        descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        let queue = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        descriptor = queue
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let bytes = Array(name.utf8)
@@ -31,10 +32,10 @@ final class NotifySocket: @unchecked Sendable {
         }
         let length = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count + (isAbstract ? 0 : 1))
         let status = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, length) }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(queue, $0, length) }
         }
         guard status == 0 else { throw BackupError(.failed, "cannot bind \(name): errno \(errno)") }
-        let (queue, messages) = (descriptor, received)
+        let messages = received
         Thread.detachNewThread {
             var buffer = [UInt8](repeating: 0, count: 8192)
             while true {
