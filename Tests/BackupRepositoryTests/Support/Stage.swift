@@ -16,6 +16,8 @@ final class Stage: Pace {
         var parked: [Parked] = []
         var finished = 0
         var steps = 0
+        /// By actor: the step before which it is passed over, while others go on.
+        var asleep: [Int: Int] = [:]
     }
 
     let executor = BlockingExecutor.stepped()
@@ -59,7 +61,7 @@ final class Stage: Pace {
                 let oldest = working.map(\.since).min() ?? store.now
                 let room = Self.stall - Double(store.now - oldest) / 1e9
                 advance(&random, room: working.isEmpty ? 100_000 : room)
-                var index = Int.random(in: 0..<state.parked.count, using: &random)
+                var index = pick(&state, &random)
                 if room < 60, let late = state.parked.firstIndex(where: { $0.since == oldest }) { index = late }
                 state.steps += 1
                 return state.parked.remove(at: index)
@@ -69,6 +71,17 @@ final class Stage: Pace {
             next.continuation.resume()
         }
         return state.withLock { $0.finished }
+    }
+
+    /// One of those that wait. At times its actor falls asleep instead, just there, for as long as others take for a run.
+    private func pick(_ state: inout State, _ random: inout Seeded) -> Int {
+        for _ in 0..<4 {
+            let awake = state.parked.indices.filter { state.asleep[state.parked[$0].actor, default: 0] <= state.steps }
+            guard let index = awake.randomElement(using: &random) else { break }
+            guard random.number(0...14) == 0 else { return index }
+            state.asleep[state.parked[index].actor] = state.steps + random.number(20...120)
+        }
+        return Int.random(in: 0..<state.parked.count, using: &random)
     }
 
     /// Mostly seconds; at times as long as nobody stands still for too long.
