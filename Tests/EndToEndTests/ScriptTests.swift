@@ -68,7 +68,7 @@ struct ScriptTests {
         arguments: [
             ("bgbackup-check@.service", "s/^PrivateTmp=/PrivatTmp=/", "PrivatTmp"),
             ("bgbackup-prune@.timer", "s/^OnCalendar=.*/OnCalendar=hourlyy/", "hourlyy"),
-            ("bgbackup-backup@.service", "/^ProtectSystem=/d", "more exposed"),
+            ("bgbackup-backup@.service", "/^Protect/d", "more exposed"),
             ("bgbackup-drill@.service", "/^WatchdogSec=/d", "lacks WatchdogSec="),
             ("bgbackup-watch@.service", "s/^KillMode=.*/KillMode=mixed/", "lacks KillMode=control-group"),
             ("bgbackup-backup@.service", "/^OnFailure=/d", "nobody hears of it"),
