@@ -118,7 +118,8 @@ struct DrillCommand: AsyncParsableCommand {
             for drill in outcome.nodes { try await repository.record(drill) }
         } catch {
             let reason = ErrorMapping.backupError(error).map { "\($0)" } ?? "\(error)"
-            Terminal.note("bgbackup: warning: the repository takes no note of this drill, so 'forget' knows nothing of it: \(reason)")
+            Terminal.note(
+                "bgbackup: warning: the repository takes no note of this drill, so 'forget' knows nothing of it: \(reason)")
         }
     }
 
