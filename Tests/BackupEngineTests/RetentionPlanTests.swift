@@ -29,6 +29,24 @@ import Testing
         #expect(plan.forgotten.isEmpty && plan.why(1) == ["the policy has no rule that lets anything go"])
     }
 
+    @Test func `a policy file lets only that go which was made under it`() {
+        var snapshots = daily(8)
+        for index in [0, 1, 2, 4, 5, 7] { snapshots[index].policy = "own" }
+        snapshots[3].policy = "other"
+        func plan(_ policy: RetentionPolicy) -> RetentionPlan {
+            RetentionPlan(snapshots, policy: policy, evidence: .init(), now: now, policyName: "own")
+        }
+        let ruled = plan(policy { $0.keepLast = 2 })
+        #expect(ruled.forgotten.map(\.snapshot.sequence) == [1, 2, 3, 5, 6])
+        #expect(ruled.kept[4] == ["not made under policy own"] && ruled.kept[7]?.first == "not made under policy own")
+        // Without rules only what a schedule lets go by its age.
+        for index in [0, 1, 5] { snapshots[index].keepFor = 5 * day }
+        let aged = plan(policy { $0.minSnapshots = 2 })
+        #expect(aged.forgotten.map(\.snapshot.sequence) == [1, 2])
+        #expect(aged.kept[3] == ["neither the policy nor its schedule lets it go"])
+        #expect(aged.kept[6] == ["younger than 5d, as its schedule says"])
+    }
+
     @Test func `the last ones stay by sequence, not by time`() {
         let snapshots = [snapshot(3, now - 900), snapshot(1, now - 10), snapshot(2, now - 500)]
         let plan = plan(snapshots, policy { $0.keepLast = 2 })

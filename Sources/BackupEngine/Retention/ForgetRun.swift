@@ -7,6 +7,8 @@ public struct ForgetRequest: Sendable {
     public var policy = RetentionPolicy()
     /// SNAPSHOT of CLI.md; not empty: these, and no rules.
     public var named: [String] = []
+    /// The policy file that `policy` is of: only snapshots that were made under it go.
+    public var policyName: String?
     /// Only snapshots of this node go.
     public var node: String?
     /// Also more than `maxDeleteRatio` at once.
@@ -59,7 +61,7 @@ public struct ForgetRun: Sendable {
         }
         return RetentionPlan(
             facts, unreadable: unreadable, policy: request.policy, evidence: try await evidence, now: moment,
-            node: request.node)
+            node: request.node, policyName: request.policyName)
     }
 
     /// Plans with the lease in hand, so that two runs never go by what each is about to change, and carries it out.

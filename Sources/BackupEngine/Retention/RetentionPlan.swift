@@ -68,9 +68,10 @@ public struct RetentionPlan: Sendable {
     /// - Parameters:
     ///   - now: seconds since 1970 by the store's clock
     ///   - node: only its snapshots may go; nil: all
+    ///   - policyName: only snapshots that were made under this policy file may go; nil: all
     public init(
         _ snapshots: [SnapshotFacts], unreadable: [UnreadableSnapshot] = [], policy: RetentionPolicy,
-        evidence: RetentionEvidence, now: Double, node: String? = nil
+        evidence: RetentionEvidence, now: Double, node: String? = nil, policyName: String? = nil
     ) {
         var reasons: [ObjectID: [String]] = [:]
         let sorted = snapshots.sorted(by: SnapshotFacts.isOlder)
@@ -78,7 +79,7 @@ public struct RetentionPlan: Sendable {
             var judgement = VolumeJudgement(members, evidence: evidence, now: now)
             judgement.keepHeld()
             judgement.keepBest()
-            judgement.apply(policy)
+            judgement.apply(policy, of: policyName)
             if let node, volume.node != node { judgement.keepAll("not of node \(printable(node.utf8))") }
             let anomalies = judgement.anomalies(evidence.accepted)
             if !anomalies.isEmpty, node == nil || volume.node == node {

@@ -30,6 +30,8 @@ public struct SnapshotFacts: Sendable, Identifiable {
     public var set: String?
     /// Seconds for which its schedule keeps it.
     public var keepFor: Double?
+    /// Name of the policy that it was made under.
+    public var policy: String?
     /// All of the source could be read.
     public var isComplete = true
     /// Complete, of one moment, and nothing seen that would stop a start: what one would restore.
@@ -55,6 +57,7 @@ public struct SnapshotFacts: Sendable, Identifiable {
             committed: Double(committed) / 1e9, claimed: parseTime(record.finished))
         set = record.set
         keepFor = record.keepFor
+        policy = record.policy?.name
         isComplete = record.complete
         isGood = record.complete && record.consistency == .atomic && record.inspection?.starts != false
         change = VolumeChange(record.statistics)

@@ -39,8 +39,15 @@ struct VolumeJudgement {
 
     // MARK: - By the policy
 
-    mutating func apply(_ policy: RetentionPolicy) {
-        guard !policy.isEmpty else { return keepAll("the policy has no rule that lets anything go") }
+    /// - Parameter name: of the policy file that this is of: what was made under another, or by hand, stays. Nil: rules of
+    ///   a command line, which are for all
+    mutating func apply(_ policy: RetentionPolicy, of name: String?) {
+        for snapshot in snapshots {
+            guard let name else { break }
+            if snapshot.policy != name { keep(snapshot, "not made under policy \(printable(name.utf8))") }
+            if policy.isEmpty, snapshot.keepFor == nil { keep(snapshot, "neither the policy nor its schedule lets it go") }
+        }
+        guard !policy.isEmpty || name != nil else { return keepAll("the policy has no rule that lets anything go") }
         for (index, snapshot) in snapshots.reversed().enumerated() {
             if let last = policy.keepLast, index < last { keep(snapshot, "last \(index + 1) of \(last)") }
             if index < policy.minSnapshots { keep(snapshot, "newest \(index + 1) of \(policy.minSnapshots) that always stay") }

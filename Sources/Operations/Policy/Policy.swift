@@ -188,7 +188,7 @@ extension Policy.Place {
     var isS3: Bool { url.hasPrefix("s3://") }
 
     /// Nil of an object store.
-    var localPath: String? {
+    public var localPath: String? {
         isS3 ? nil : url.hasPrefix("file://") ? String(url.dropFirst("file://".count)) : url
     }
 

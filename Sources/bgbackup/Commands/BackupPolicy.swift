@@ -95,9 +95,7 @@ extension BackupCommand {
         }
         limitRead = limitRead ?? limits.read.map { "\($0)" }
 
-        global.limitUpload = global.limitUpload ?? limits.upload.map { "\($0)" }
-        global.limitDownload = global.limitDownload ?? limits.download.map { "\($0)" }
-        if global.repository == nil { global.repository = try policy.repositoryURL { try BackupPolicy.path(of: $0, session) } }
+        try global.takePlace(plan)
         if writerKey == nil, global.passwordFile == nil {
             writerKey = try file(policy.writerKey)
             global.passwordFile = try file(policy.password)

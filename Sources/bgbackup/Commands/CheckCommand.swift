@@ -1,6 +1,7 @@
 import ArgumentParser
 import BackupBase
 import BackupRepository
+import Operations
 
 struct CheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -31,7 +32,14 @@ struct CheckCommand: AsyncParsableCommand {
         let findings: [Finding]
     }
 
+    @OptionGroup var policy: PolicyOption
+
     mutating func run() async throws {
+        if let plan = try policy.plan() {
+            if try global.isPaused(plan) { return }
+            try global.take(plan)
+            readData = readData ?? plan.policy.check?.readData.map { "\($0)%" }
+        }
         let share = try readData.map { try Self.share($0) } ?? 0
         let repository = try await Session(options: global).open()
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json

@@ -3,6 +3,7 @@ import BackupBase
 import BackupEngine
 import BackupRepository
 import ObjectStorage
+import Operations
 
 struct CopyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -18,7 +19,9 @@ struct CopyCommand: AsyncParsableCommand {
     @OptionGroup var dry: DryRunOption
     @Argument(help: "Snapshots: id, prefix, latest or latest@NODE.") var snapshots: [String] = []
     @Flag(help: "Copy every snapshot.") var all = false
-    @Option(help: ArgumentHelp("Where to: a path, file:///path or s3://bucket/prefix.", valueName: "url")) var to: String
+    @Option(help: ArgumentHelp("Where to: a path, file:///path or s3://bucket/prefix.", valueName: "url")) var to: String?
+    @OptionGroup var policy: PolicyOption
+    @Option(help: ArgumentHelp("With --policy: this copy of it; none: each.", valueName: "name")) var schedule: String?
 
     struct Summary: Encodable {
         let message_type = "summary"
@@ -36,13 +39,38 @@ struct CopyCommand: AsyncParsableCommand {
     }
 
     mutating func validate() throws {
+        if schedule != nil, policy.policy == nil { throw ValidationError("--schedule belongs to --policy.") }
+        guard policy.policy == nil || to == nil else { throw ValidationError("Where to says --policy, or --to.") }
+        guard policy.policy != nil || to != nil else { throw ValidationError("Give --to, or --policy.") }
+        if policy.policy != nil, snapshots.isEmpty { all = true }
         guard all != !snapshots.isEmpty else { throw ValidationError("Name snapshots, or give --all.") }
     }
 
+    /// Where to; of a policy each of its copies, or the one that is named.
+    private func places(_ plan: BackupPolicy) throws -> [String] {
+        let copies = plan.policy.copies.filter { schedule == nil || $0.name == schedule }
+        guard !copies.isEmpty else {
+            let names = plan.policy.copies.map(\.name).joined(separator: ", ")
+            throw BackupError(
+                .usage, "the policy \(plan.policy.name) has no such copy", hint: names.isEmpty ? nil : "There are: \(names).")
+        }
+        let session = Session(options: global)
+        return try copies.map { try plan.policy.url(of: $0) { try BackupPolicy.path(of: $0, session) } }
+    }
+
     mutating func run() async throws {
+        var places = to.map { [$0] } ?? []
+        if let plan = try policy.plan() {
+            if try global.isPaused(plan) { return }
+            try global.take(plan)
+            places = try self.places(plan)
+        }
         let session = Session(options: global)
         let repository = try await session.open()
-        let place = try session.store(at: to)
+        for place in places { try await copy(repository, try session.store(at: place)) }
+    }
+
+    private func copy(_ repository: Repository, _ place: any ObjectStore) async throws {
         guard place.location != repository.store.location else {
             throw BackupError(.usage, "source and copy are the same place", hint: "Give another one by --to.")
         }

@@ -2,6 +2,7 @@ import ArgumentParser
 import BackupBase
 import BackupEngine
 import BackupRepository
+import Operations
 import QdrantStorage
 import VolumeIO
 
@@ -49,7 +50,7 @@ struct DrillCommand: AsyncParsableCommand {
     var image: LoopVolume.Kind?
     @Option(help: ArgumentHelp("How the database is started.", valueName: "command")) var boot: String?
     @Flag(help: "Restore, verify and inspect only.") var noBoot = false
-    @Option(help: ArgumentHelp("How long the database may take to be ready.", valueName: "duration")) var bootTimeout = "5m"
+    @Option(help: ArgumentHelp("How long the database may take to be ready.", valueName: "duration")) var bootTimeout: String?
     @Flag(help: "Start the database on this machine's network instead of one of its own.") var sharedNetwork = false
     @Flag(help: "Bring the volume into memory before the start, as restore --warm does.") var warm = false
     @Option(help: ArgumentHelp("Fail if recovery takes longer, for example 30m.", valueName: "duration")) var rto: String?
@@ -58,6 +59,31 @@ struct DrillCommand: AsyncParsableCommand {
         name: .shortAndLong,
         help: ArgumentHelp("Where reports are kept (default: drills in the state directory).", valueName: "path"))
     var output: String?
+    @OptionGroup var policy: PolicyOption
+    /// Of a policy: the program that boots, and its arguments.
+    private var bootWords: [String]?
+
+    private enum CodingKeys: CodingKey {
+        case global, snapshot, pick, node, set, scratch, image, boot, noBoot, bootTimeout, sharedNetwork, warm, rto, rpo, output
+        case policy
+    }
+
+    /// Fills in what the command line leaves out.
+    private mutating func take(_ plan: BackupPolicy) throws {
+        try global.take(plan)
+        guard let drill = plan.policy.drill else { return }
+        if snapshot == nil, pick == nil, set == nil {
+            pick = Pick(rawValue: drill.snapshot)
+            node = plan.policy.node
+        }
+        scratch = scratch ?? drill.target
+        image = image ?? drill.image.flatMap { LoopVolume.Kind(rawValue: $0) }
+        if boot == nil, !noBoot, !drill.boot.isEmpty { bootWords = drill.boot }
+        bootTimeout = bootTimeout ?? "\(drill.bootTimeout)s"
+        if !noBoot { rto = rto ?? drill.recoveryTime.map { "\($0)s" } }
+        rpo = rpo ?? drill.recoveryPoint.map { "\($0)s" }
+        try validate()
+    }
 
     func validate() throws {
         guard [snapshot != nil, pick != nil, set != nil].filter({ $0 }).count <= 1 else {
@@ -76,6 +102,10 @@ struct DrillCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        if let plan = try policy.plan() {
+            if try global.isPaused(plan) { return }
+            try take(plan)
+        }
         let session = Session(options: global)
         let options = try options(session)
         guard let place = output.map(absolute) ?? session.stateDirectory.map({ "\($0)/drills" }) else {
@@ -137,17 +167,21 @@ struct DrillCommand: AsyncParsableCommand {
         if !noBoot { options.engine = try engine() }
         options.isNetworkShared = sharedNetwork
         options.warm = warm
-        options.bootPatience = parseDuration(bootTimeout) ?? options.bootPatience
+        options.bootPatience = bootTimeout.flatMap { parseDuration($0) } ?? options.bootPatience
         options.recoveryObjective = rto.flatMap { parseDuration($0) }
         options.recoveryPointObjective = rpo.flatMap { parseDuration($0) }
         return options
     }
 
+    private static func words(_ boot: String) throws -> [String] {
+        guard let words = commandWords(boot), !words.isEmpty else {
+            throw BackupError(.usage, "--boot is empty, or a quote in it is not closed")
+        }
+        return words
+    }
+
     private func engine() throws -> EngineCommand {
-        if let boot {
-            guard let words = commandWords(boot), let first = words.first else {
-                throw BackupError(.usage, "--boot is empty, or a quote in it is not closed")
-            }
+        if let words = try bootWords ?? boot.map({ try Self.words($0) }), let first = words.first {
             // The engine runs elsewhere: a path is taken from here.
             let program = first.contains("/") ? absolute(first) : first
             guard EngineCommand.find(program) != nil else {

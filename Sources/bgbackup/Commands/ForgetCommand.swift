@@ -2,6 +2,7 @@ import ArgumentParser
 import BackupBase
 import BackupEngine
 import BackupRepository
+import Operations
 
 /// A retention policy on the command line.
 struct RetentionOptions: ParsableArguments {
@@ -66,6 +67,7 @@ struct ForgetCommand: AsyncParsableCommand {
     @OptionGroup var dry: DryRunOption
     @Argument(help: "Snapshots: ids, prefixes, latest or latest@NODE; none: by the rules.") var snapshots: [String] = []
     @OptionGroup(title: "Rules") var rules: RetentionOptions
+    @OptionGroup var policy: PolicyOption
     @Option(help: "Only forget snapshots of this node.") var node: String?
     @Flag(help: "Also where more than --max-delete-ratio would go.") var force = false
     @Option(
@@ -78,17 +80,24 @@ struct ForgetCommand: AsyncParsableCommand {
         if !snapshots.isEmpty, hasRules || node != nil {
             throw ValidationError("Give snapshots, or rules, not both.")
         }
-        if snapshots.isEmpty, !hasRules, acceptAnomaly.isEmpty {
-            throw ValidationError("Nothing says what to keep: give rules such as --keep-daily 14, or name snapshots.")
+        if policy.policy != nil, hasRules || node != nil { throw ValidationError("Rules are those of --policy, or given here.") }
+        if snapshots.isEmpty, !hasRules, acceptAnomaly.isEmpty, policy.policy == nil {
+            throw ValidationError(
+                "Nothing says what to keep: give rules such as --keep-daily 14, or --policy, or name snapshots.")
         }
     }
 
     mutating func run() async throws {
+        let plan = try policy.plan()
+        if let plan {
+            if try global.isPaused(plan) { return }
+            try global.take(plan)
+        }
         let repository = try await Session(options: global).open()
         for text in acceptAnomaly { try await accept(text, repository) }
-        if snapshots.isEmpty, rules.policy.isEmpty { return }
-        var request = ForgetRequest()
-        request.policy = rules.policy
+        if snapshots.isEmpty, rules.policy.isEmpty, plan == nil { return }
+        var request = plan.map { ForgetRequest($0.policy) } ?? ForgetRequest()
+        if plan == nil { request.policy = rules.policy }
         request.named = snapshots
         request.node = node
         request.force = force
@@ -118,5 +127,14 @@ struct ForgetCommand: AsyncParsableCommand {
         if !dry.dryRun { try await repository.accept(name.id, by: HoldCommand.operator) }
         if global.json { return try Output.document(Accepted(snapshot_id: "\(name.id)", dry_run: dry.dryRun), lines: true) }
         if !global.quiet { Output.line("the change of snapshot \("\(name.id)".prefix(8)) is accepted") }
+    }
+}
+
+extension ForgetRequest {
+    /// What a policy file lets go: of what was made under it.
+    init(_ policy: Policy) {
+        self.init()
+        self.policy = policy.retention
+        policyName = policy.name
     }
 }

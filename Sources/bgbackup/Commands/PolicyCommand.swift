@@ -9,7 +9,10 @@ struct PolicyCommand: AsyncParsableCommand {
             Policies are YAML files in $BGBACKUP_CONFIG/policies, or /etc/bgbackup/policies; one is named by its name or by \
             the path of its file. 'bgbackup backup --policy NAME --schedule S' makes the backup that a schedule asks for.
             """,
-        subcommands: [PolicyValidateCommand.self, PolicyShowCommand.self, PolicySchemaCommand.self, PolicyNextCommand.self])
+        subcommands: [
+            PolicyValidateCommand.self, PolicyShowCommand.self, PolicySchemaCommand.self, PolicyNextCommand.self,
+            PolicyInstallCommand.self, PolicyUninstallCommand.self,
+        ])
 
     static var library: PolicyLibrary { PolicyLibrary(configuration: Session.environment("BGBACKUP_CONFIG")) }
 

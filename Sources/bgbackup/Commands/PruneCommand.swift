@@ -1,6 +1,8 @@
 import ArgumentParser
 import BackupBase
+import BackupEngine
 import BackupRepository
+import Operations
 
 struct PruneCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -9,7 +11,7 @@ struct PruneCommand: AsyncParsableCommand {
             Runs beside backups, restores and other commands, on any host with the password. What no snapshot needs is \
             marked first, and taken away by a later run, once the grace is over and every backup that began before has \
             ended: restores that are under way have that long to end. Killed at any time it wastes space only; the next \
-            run goes on. A snapshot that cannot be read ends the run, and nothing is taken away. Exit status 11: another \
+            run goes on. With --policy, snapshots that the policy keeps no longer are forgotten first. A snapshot that cannot be read ends the run, and nothing is taken away. Exit status 11: another \
             prune is at work; 13: object locks keep everything that could have gone; 17: a snapshot is damaged.
             """)
 
@@ -18,7 +20,8 @@ struct PruneCommand: AsyncParsableCommand {
     @Option(
         help: ArgumentHelp(
             "Time between marking and taking away: 24h, 90m, 7d, 0. No restore may take longer.", valueName: "duration"))
-    var grace = "24h"
+    var grace: String?
+    @OptionGroup var policy: PolicyOption
 
     struct Amount: Encodable {
         let packs: Int
@@ -57,15 +60,42 @@ struct PruneCommand: AsyncParsableCommand {
     mutating func run() async throws {
         var options = Prune.Options()
         options.dryRun = dry.dryRun
-        options.grace = try Self.seconds(grace)
+        let plan = try policy.plan()
+        options.grace = try grace.map { try Self.seconds($0) } ?? plan?.policy.prune?.grace ?? 86_400
+        if let plan {
+            if try global.isPaused(plan) { return }
+            try global.take(plan)
+        }
         let repository = try await Session(options: global).open()
+        var locks: ExitCode?
+        if let plan { locks = try await forget(plan, repository) }
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let clock = monotonicSeconds()
-        let plan = try await Prune.run(repository, options) { phase, done, total in
+        let freed = try await Prune.run(repository, options) { phase, done, total in
             if interactive { Terminal.raw("\r\u{1b}[K\(Self.words(phase)): \(done) of \(total)") }
         }
         if interactive { Terminal.raw("\r\u{1b}[K") }
-        try show(plan, monotonicSeconds() - clock)
+        try show(freed, monotonicSeconds() - clock)
+        if let locks { throw locks }
+    }
+
+    /// What the policy keeps no longer goes first: its space comes back after the grace.
+    /// - Returns: the exit status where object locks keep some of it, which stops nothing else
+    private func forget(_ plan: BackupPolicy, _ repository: Repository) async throws -> ExitCode? {
+        let run = ForgetRun(repository: repository, request: ForgetRequest(plan.policy))
+        if dry.dryRun {
+            let found = try await run.plan()
+            try ForgetReport(found, outcome: nil).show(global)
+            try found.requireAllowed(force: false)
+            return nil
+        }
+        let outcome = try await run.run()
+        let report = ForgetReport(outcome.plan, outcome: outcome)
+        try report.show(global)
+        do { try report.end() } catch let status as ExitCode where status.rawValue == BackupError.Code.immutable.exitStatus {
+            return status
+        }
+        return nil
     }
 
     private static func words(_ phase: Prune.Phase) -> String {
@@ -106,7 +136,9 @@ struct PruneCommand: AsyncParsableCommand {
         line(plan.locked, "locked\(plan.lockedUntil.map { " until \(formatTime($0))" } ?? "")")
         line(plan.revived, "were marked and are needed again")
         if plan.wasted > 0 {
-            Output.line("\(formatBytes(plan.wasted)) in \(plan.partlyUsed) packs that are needed in part stay with them")
+            Output.line(
+                "\(formatBytes(plan.wasted)) in \(plan.partlyUsed) pack\(plan.partlyUsed == 1 ? "" : "s") needed in part stay with them"
+            )
         }
         for run in plan.givenUp { Output.line("given up for dead: \(run)") }
         if plan.unindexed > 0, global.verbose { Output.line("\(plan.unindexed) packs are in no index") }
