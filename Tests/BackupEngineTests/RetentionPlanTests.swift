@@ -37,14 +37,16 @@ import Testing
             RetentionPlan(snapshots, policy: policy, evidence: .init(), now: now, policyName: "own")
         }
         let ruled = plan(policy { $0.keepLast = 2 })
-        #expect(ruled.forgotten.map(\.snapshot.sequence) == [1, 2, 3, 5, 6])
+        #expect(ruled.forgotten.map(\.snapshot.sequence) == [1, 2, 3, 5])
         #expect(ruled.kept[4] == ["not made under policy own"] && ruled.kept[7]?.first == "not made under policy own")
         // Without rules only what a schedule lets go by its age.
         for index in [0, 1, 5] { snapshots[index].keepFor = 5 * day }
         let aged = plan(policy { $0.minSnapshots = 2 })
         #expect(aged.forgotten.map(\.snapshot.sequence) == [1, 2])
         #expect(aged.kept[3] == ["neither the policy nor its schedule lets it go"])
-        #expect(aged.kept[6] == ["younger than 5d, as its schedule says"])
+        #expect(aged.kept[6] == ["newest 2 of 2 that always stay", "younger than 5d, as its schedule says"])
+        // The share is that of the policy's own.
+        #expect(ruled.excesses.first?.total == 6 && ruled.excesses.first?.forgotten == 4)
     }
 
     @Test func `the last ones stay by sequence, not by time`() {

@@ -133,7 +133,7 @@ struct ForgetTests {
         try workspace.expect(0, ["hold", ids[2]])
         usleep(1_100_000)
         #expect(try Set(stage.forget("--keep-last", "1").kept.keys) == [ids[2], ids[3]])
-        #expect(try workspace.store.names("v1/notes/hold/").count == 1, "notes of what is gone go too")
+        #expect(try workspace.store.names("v1/notes/hold/").count == 1, "notes of what is gone go too, and no others")
     }
 
     @Test func `A backup whose parent was forgotten is a good one`() async throws {
@@ -141,7 +141,7 @@ struct ForgetTests {
         let first = try stage.snapshot(daysAgo: 1)
         let second = try stage.snapshot(daysAgo: 0)
         #expect(try workspace.show(second).text("parent") == first)
-        try stage.forget(first, second)
+        try stage.forget(first, second, "--force")
         let third = try workspace.backup(stage.volume)
         #expect(third.fields["parent"] is NSNull)
         try workspace.expect(0, ["check", "--read-data"])

@@ -71,13 +71,18 @@ private struct JobStage {
         try stage.backup("4444", byHand: true)
         try stage.backup("55555")
         let dry = try stage.expect(0, ["prune", "--policy", "demo", "-n"])
-        #expect(dry.output.contains("not made under policy demo") && dry.output.contains("would forget 3 of 5 snapshots"))
+        #expect(dry.output.contains("not made under policy demo") && dry.output.contains("would forget 2 of 5 snapshots"))
         #expect(try stage.listed == 5)
+        let refused = try stage.expect(1, ["forget", "--policy", "demo", "--max-delete-ratio", "0.1"])
+        #expect(refused.errors.contains("2 of 4 snapshots") && refused.errors.contains("--policy demo --force"))
         let done = try stage.expect(0, ["prune", "--policy", "demo", "--grace", "0"])
-        #expect(done.output.contains("forgot 3 of 5 snapshots") && done.output.contains("freed"))
-        #expect(try stage.listed == 2)
+        #expect(done.output.contains("forgot 2 of 5 snapshots") && done.output.contains("freed"))
+        #expect(try stage.listed == 3)
+        // The one made by hand does not fill the policy's two.
+        for content in ["a", "bb"] { try stage.backup(content, byHand: true) }
+        #expect(try stage.expect(0, ["forget", "--policy", "demo", "-n"]).output.contains("would forget 0 of 5"))
         let again = try stage.expect(0, ["forget", "--policy", "demo"])
-        #expect(again.output.contains("forgot 0 of 2 snapshots"))
+        #expect(again.output.contains("forgot 0 of 5 snapshots"))
         try stage.workspace.expect(0, ["check", "--read-data"])
     }
 
@@ -145,15 +150,19 @@ private struct JobStage {
                 "bgbackup-check@demo.timer.d/50-policy.conf", "bgbackup-prune@demo.timer.d/50-policy.conf",
             ])
         let service = try String(contentsOfFile: "\(units)/bgbackup-backup@demo:hourly.service.d/50-policy.conf", encoding: .utf8)
-        #expect(service.contains("backup --policy demo --schedule hourly") && service.contains(stage.workspace.repository))
+        #expect(
+            service.contains("backup --policy \(stage.file) --schedule hourly") && service.contains(stage.workspace.repository))
         #expect(try stage.expect(0, install).output.contains("as the policies say"))
 
         try stage.write(schedules: "    - {name: hourly, onCalendar: \"*:05\"}")
         let changed = try stage.expect(0, install)
         #expect(changed.output.contains("disable bgbackup-backup@demo:nightly.timer"))
         #expect(try !files(units).contains { $0.contains("nightly") })
+        // Jobs of other kinds stay as they are.
+        let before = try files(units)
         try stage.expect(0, install + ["--only", "backup"])
-        #expect(try !files(units).contains { $0.contains("prune") || $0.contains("check") })
+        #expect(try files(units) == before && before.contains { $0.contains("prune") })
+        try Program.tool("sh", ["-c", "rm -r \"$0\"/bgbackup-check@*", units])
 
         // What somebody else wrote stays.
         let foreign = "\(units)/bgbackup-check@demo.timer.d"

@@ -273,9 +273,13 @@ private struct Stage {
         let folder = stage.workspace.path("demo")
         try Data(text.replacing("/tmp/bgbackup-demo", with: folder).utf8).write(to: URL(filePath: path))
         _ = try Volume.small("\(folder)/storage")
-        let password = ["BGBACKUP_REPOSITORY": ""]
-        try stage.workspace.expect(0, ["init", "-r", "\(folder)/repository"], extra: password)
-        let made = try stage.workspace.expect(0, ["backup", "--policy", path, "--json"], extra: password)
+        try Program.tool("sh", ["-c", "umask 077 && head -c 24 /dev/urandom | base64 > \"$0\"/password", folder])
+        let bare = ["BGBACKUP_REPOSITORY": "", "BGBACKUP_PASSWORD_FILE": ""]
+        try stage.workspace.expect(
+            0, ["init", "-r", "\(folder)/repository", "--password-file", "\(folder)/password"], extra: bare)
+        let made = try stage.workspace.expect(0, ["backup", "--policy", path, "--schedule", "hourly", "--json"], extra: bare)
         #expect(made.summary["files_new"] as? Int == 3)
+        let forget = try stage.workspace.expect(0, ["forget", "--policy", path, "--dry-run"], extra: bare)
+        #expect(forget.output.contains("would forget 0 of 1 snapshots"))
     }
 }

@@ -120,21 +120,24 @@ public struct ForgetRun: Sendable {
         return true
     }
 
-    /// Holds that are over, and notes of snapshots that are gone. Drills of a year stay: they are the evidence that somebody drilled.
+    /// Notes of snapshots that are gone; also a hold that is over stays as long as its snapshot, because a clock may have jumped. Drills of a year stay: they are the evidence that somebody drilled.
     private func tidy(_ lease: Lease) async throws {
         let now = try await repository.storeNow()
+        // Notes first: one of a snapshot that is committed in between is not of one that is gone.
+        let holds = try await repository.notes(.hold, of: HoldNote.self)
+        let acceptances = try await repository.notes(.acceptance, of: AcceptanceNote.self)
+        let drills = try await repository.notes(.drill, of: DrillNote.self)
         let listed = Set(try await repository.snapshotNames().map { "\($0.id)" })
-        for note in try await repository.notes(.hold, of: HoldNote.self)
-        where !listed.contains(note.body.snapshot) || note.body.isOver(Double(now) / 1e9) {
+        for note in holds where !listed.contains(note.body.snapshot) {
             try await lease.confirm()
             try await repository.remove(note: note.id, .hold)
         }
-        for note in try await repository.notes(.acceptance, of: AcceptanceNote.self) where !listed.contains(note.body.snapshot) {
+        for note in acceptances where !listed.contains(note.body.snapshot) {
             try await lease.confirm()
             try await repository.remove(note: note.id, .acceptance)
         }
         let old = now - 400 * 86_400_000_000_000
-        for note in try await repository.notes(.drill, of: DrillNote.self)
+        for note in drills
         where !listed.contains(note.body.snapshot) && note.modified < old {
             try await lease.confirm()
             try await repository.remove(note: note.id, .drill)

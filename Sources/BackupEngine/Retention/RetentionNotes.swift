@@ -98,9 +98,13 @@ public struct RetentionEvidence: Sendable {
 
     public init() {}
 
-    /// Whether its last drill passed; and the database answered in it.
+    /// Whether its last drill passed; and whether the database answered in that one, or in an earlier one that passed.
     public func isProven(_ id: ObjectID) -> Bool { drills[id]?.last?.passed == true }
-    public func hasAnswered(_ id: ObjectID) -> Bool { isProven(id) && drills[id]?.last?.answered == true }
+    public func hasAnswered(_ id: ObjectID) -> Bool {
+        isProven(id) && drills[id]?.contains { $0.passed && $0.answered } == true
+    }
+    /// Whether any drill of it passed.
+    public func wasProven(_ id: ObjectID) -> Bool { drills[id]?.contains(where: \.passed) == true }
 
     /// Holds that are not over.
     /// - Parameter now: seconds since 1970

@@ -36,6 +36,9 @@ public struct RetentionPlan: Sendable {
     public private(set) var unreadable: [(snapshot: UnreadableSnapshot, isKept: Bool)] = []
     public private(set) var anomalies: [Anomaly] = []
     public private(set) var excesses: [Excess] = []
+    /// The policy file whose rules these are.
+    private var policyName: String?
+    private var isNamed = false
     /// Named, and held.
     public private(set) var refused: [(id: ObjectID, words: String)] = []
     /// What is worth a look before it is done.
@@ -54,12 +57,12 @@ public struct RetentionPlan: Sendable {
                 hint: "Nothing was forgotten. 'bgbackup release \("\(held.id)".prefix(8))' takes the hold back.")
         }
         guard !force, let excess = excesses.first else { return }
+        let command = "bgbackup forget" + (policyName.map { " --policy \($0)" } ?? "")
         throw BackupError(
             .retentionRefused,
             "\(excess.forgotten) of \(excess.total) snapshots of \(excess.volume) would be forgotten at once",
-            hint:
-                "Nothing was forgotten. Look at 'bgbackup forget --dry-run'; if it is what you want, use --force or a larger --max-delete-ratio."
-        )
+            hint: "Nothing was forgotten. Look at '\(command) --dry-run'; if it is what you want, "
+                + (isNamed ? "use --force." : "'\(command) --force' does it, or a larger --max-delete-ratio."))
     }
 
     // MARK: - By rules
@@ -95,7 +98,8 @@ public struct RetentionPlan: Sendable {
                 snapshot: snapshot, reasons: reasons.isEmpty ? ["no rule keeps it"] : reasons, isKept: !reasons.isEmpty)
         }
         self.unreadable = unreadable.map { ($0, true) }
-        excesses = Self.excesses(verdicts, policy)
+        excesses = Self.excesses(verdicts.filter { policyName == nil || $0.snapshot.policy == policyName }, policy)
+        self.policyName = policyName
         warnOfClocks(sorted, now)
     }
 
@@ -149,6 +153,9 @@ public struct RetentionPlan: Sendable {
             return Verdict(snapshot: snapshot, reasons: held + (isNamed ? [] : ["not named"]), isKept: true)
         }
         self.unreadable = unreadable.map { ($0, !named.contains($0.name.id) || !holds($0.name.id).isEmpty) }
+        isNamed = true
+        // One is meant; of several an id may have slipped in.
+        if named.count > 1 { excesses = Self.excesses(verdicts, RetentionPolicy()) }
         for id in named.sorted() {
             let words = holds(id)
             if !words.isEmpty { refused.append((id, words.joined(separator: ", "))) }

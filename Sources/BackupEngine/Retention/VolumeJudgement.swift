@@ -34,6 +34,12 @@ struct VolumeJudgement {
         if let proven = snapshots.last(where: { evidence.isProven($0.id) }), !evidence.hasAnswered(proven.id) {
             keep(proven, "last that a drill read back")
         }
+        // A later drill may have failed for want of room: what was proved once is better than what never was.
+        if !snapshots.contains(where: { evidence.isProven($0.id) }),
+            let once = snapshots.last(where: { evidence.wasProven($0.id) })
+        {
+            keep(once, "proven by an earlier drill, and no other is")
+        }
         if let good = snapshots.last(where: \.isGood) { keep(good, "newest that is complete and of one moment") }
     }
 
@@ -48,19 +54,21 @@ struct VolumeJudgement {
             if policy.isEmpty, snapshot.keepFor == nil { keep(snapshot, "neither the policy nor its schedule lets it go") }
         }
         guard !policy.isEmpty || name != nil else { return keepAll("the policy has no rule that lets anything go") }
-        for (index, snapshot) in snapshots.reversed().enumerated() {
+        // Those of others neither fill this policy's counts nor its days.
+        let own = snapshots.filter { name == nil || $0.policy == name }
+        for (index, snapshot) in own.reversed().enumerated() {
             if let last = policy.keepLast, index < last { keep(snapshot, "last \(index + 1) of \(last)") }
             if index < policy.minSnapshots { keep(snapshot, "newest \(index + 1) of \(policy.minSnapshots) that always stay") }
         }
-        for bucket in CalendarBucket.allCases { apply(bucket, count: bucket.count(policy)) }
+        for bucket in CalendarBucket.allCases { apply(bucket, count: bucket.count(policy), to: own) }
         applyAges(policy)
     }
 
     /// Keeps the newest of each of the last `count` stretches of the calendar
     /// that have a snapshot, by the store's clock and by the nodes'.
-    private mutating func apply(_ bucket: CalendarBucket, count: Int) {
-        let byStore = newest(bucket, count) { $0.committed }
-        let byNode = newest(bucket, count) { $0.claimed }
+    private mutating func apply(_ bucket: CalendarBucket, count: Int, to snapshots: [SnapshotFacts]) {
+        let byStore = Self.newest(snapshots, bucket, count) { $0.committed }
+        let byNode = Self.newest(snapshots, bucket, count) { $0.claimed }
         for snapshot in snapshots {
             let (first, second) = (byStore[snapshot.id], byNode[snapshot.id])
             if let first { keep(snapshot, "\(bucket) \(first)") }
@@ -68,7 +76,9 @@ struct VolumeJudgement {
         }
     }
 
-    private func newest(_ bucket: CalendarBucket, _ count: Int, _ time: (SnapshotFacts) -> Double) -> [ObjectID: String] {
+    private static func newest(
+        _ snapshots: [SnapshotFacts], _ bucket: CalendarBucket, _ count: Int, _ time: (SnapshotFacts) -> Double
+    ) -> [ObjectID: String] {
         var seen: Set<String> = []
         var found: [ObjectID: String] = [:]
         for snapshot in snapshots.reversed() {

@@ -54,12 +54,20 @@ extension Repository {
     ///   away before somebody looked
     public func notes<Body>(_ topic: NoteTopic, of type: Body.Type = Body.self) async throws -> [Note<Body>] {
         var notes: [Note<Body>] = []
-        var rest = try await store.list(topic.prefix)[...]
+        let listed = try await store.list(topic.prefix)
+        var rest = listed[...]
+        var absent: Set<String> = []
         // Several at once: each is a round trip, and drills of years are many.
         var reading = OrderedMap<ObjectInfo, Note<Body>?>(
             width: store.parallelGets, on: executor, from: { rest.popFirst() }, transform: { try await self.note($0, topic) })
+        var read = 0
         while let result = try await reading.next() {
-            if let note = result { notes.append(note) }
+            read += 1
+            if let note = result { notes.append(note) } else { absent.insert(listed[read - 1].name) }
+        }
+        // A 404 of something on the way is no word of the store's; one without conditions lists for a while what is gone.
+        if !absent.isEmpty, isShared, let still = try await store.list(topic.prefix).first(where: { absent.contains($0.name) }) {
+            throw unreadable(still.name, StoreError(.notFound, "read", still.name))
         }
         return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
     }

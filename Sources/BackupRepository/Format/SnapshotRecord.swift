@@ -199,7 +199,8 @@ public struct SnapshotName: Sendable, Hashable, Comparable {
         guard object.hasPrefix(Self.prefix) else { return nil }
         let parts = object.dropFirst(Self.prefix.count).split(separator: "-", omittingEmptySubsequences: false)
         guard parts.count == 2, parts[0].utf8.count == 16, let sequence = UInt64(parts[0], radix: 16),
-            let id = ObjectID(hex: parts[1])
+            // Whoever may put an object must not be able to name one after which no other can come.
+            sequence < 1 << 62, let id = ObjectID(hex: parts[1])
         else { return nil }
         self.init(sequence: sequence, id: id)
     }

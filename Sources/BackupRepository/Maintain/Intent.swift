@@ -54,6 +54,7 @@ actor Intent {
     /// All names that may be there.
     private var written: [String] = []
     private(set) var isLost = false
+    private var stays = false
     private let lock: ProcessLock?
 
     static func name(_ run: ObjectID, _ number: Int) -> String { "\(prefix)\(run)-\(number)" }
@@ -133,8 +134,15 @@ actor Intent {
             throw lost()
         }
         if state.started == nil { state.started = before.modified }
+        guard try await isThere() else {
+            isLost = true
+            throw lost()
+        }
         let old = current
         current = next
+        // The first one stays: an object that is there throughout is in every list, while a list that is read in
+        // pieces may miss a name that is about to come as well as one that just went.
+        guard old != Self.name(run, 0) else { return }
         do {
             try await store.delete(old)
             written.removeAll { $0 == old }
@@ -142,6 +150,17 @@ actor Intent {
             // The older one says nothing that the newer one does not; it goes at the end.
         }
     }
+
+    /// Whether the first object is there: who gives a run up takes it away.
+    private func isThere() async throws -> Bool {
+        let first = Self.name(run, 0)
+        guard current != first else { return true }
+        return try await store.info(first) != nil
+    }
+
+    /// Leaves the intent to run out by itself: a request that was given up may still arrive. Not where the store is on
+    /// this machine, whose answer is never outstanding.
+    func stay() { stays = lock == nil }
 
     /// Makes sure that nobody gave the run up, and that nobody will for the next 50 minutes.
     /// Throws `.busy` where it was given up.
@@ -151,7 +170,7 @@ actor Intent {
         // The last word is the store's, on what is there: each step of a renewal may take its time.
         for _ in 0..<4 {
             guard !isLost else { throw lost() }
-            guard let found = try await store.fetch(current, limit: Self.sizeLimit) else {
+            guard try await isThere(), let found = try await store.fetch(current, limit: Self.sizeLimit) else {
                 isLost = true
                 throw lost()
             }
@@ -169,6 +188,7 @@ actor Intent {
 
     /// Takes the intent away. What cannot go runs out by itself.
     func end() async {
+        guard !stays else { return }
         let (store, names, lock, run) = (store, written, lock, run)
         // Also where this run was cancelled: an intent that is left delays the next prune.
         await Task(executorPreference: executor) {

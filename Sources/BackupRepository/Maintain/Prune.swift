@@ -124,9 +124,13 @@ public final class Prune {
     /// who renewed in between is alive, and who renews later finds out.
     private func livingIntents() async throws -> [ListedIntent] {
         for _ in 0..<8 {
-            let intents = try await repository.intents()
-            let dead = try intents.filter { try repository.isDead($0, now: now) }
+            var intents = try await repository.intents()
+            var dead = try intents.filter { try repository.isDead($0, now: now) }
             guard !dead.isEmpty else { return intents }
+            // A list that met a renewal may show the run's first object only, which is old.
+            let once = Set(dead.map(\.run))
+            intents = try await repository.intents()
+            dead = try intents.filter { try once.contains($0.run) && repository.isDead($0, now: now) }
             for intent in dead {
                 try await repository.revoke(intent)
                 plan.givenUp.append(intent.holder)
@@ -144,7 +148,7 @@ public final class Prune {
         if packs.isEmpty { packs = try await repository.storedPacks() }
         var names = try await repository.snapshotNames().filter { !marked.contains($0) }[...]
         let total = names.count
-        var done = 0
+        var (done, absent) = (0, Set<SnapshotName>())
         plan.snapshots += total
         let repository = repository
         var reading = OrderedMap<SnapshotName, (SnapshotName, Snapshot?)>(
@@ -159,11 +163,16 @@ public final class Prune {
             })
         do {
             while let (name, snapshot) = try await reading.next() {
-                if let snapshot { try await references.add(snapshot) }
-                marked.insert(name)
+                if let snapshot {
+                    try await references.add(snapshot)
+                    marked.insert(name)
+                } else {
+                    absent.insert(name)
+                }
                 done += 1
                 progress(.mark, done, total)
             }
+            try await requireForgotten(absent)
         } catch {
             await reading.abandon()
             guard let error = error as? BackupError, error.code == .damaged else { throw error }
@@ -171,6 +180,15 @@ public final class Prune {
                 .damaged, "nothing is taken away while what a snapshot needs is not known: \(error)",
                 hint: "Run 'bgbackup check'. Once the snapshot is mended or forgotten, prune again.")
         }
+    }
+
+    /// That a store has no such object is believed where it is not listed any more either: something on the way may
+    /// answer 404 for it.
+    private func requireForgotten(_ absent: Set<SnapshotName>) async throws {
+        // Stores without conditions list for a while what is gone; one node writes to them.
+        guard !absent.isEmpty, repository.isShared else { return }
+        guard let listed = try await repository.snapshotNames().first(where: absent.contains) else { return }
+        throw BackupError(.damaged, "snapshot \(listed.object) is listed, and the store says that it is not there")
     }
 
     /// Packs that no snapshot needs and no tombstone names, old enough to be marked.

@@ -61,11 +61,12 @@ public final class Replication {
     }
 
     private func copy(_ names: [SnapshotName]?) async throws -> Report {
+        // Before the packs: those of a snapshot that is committed meanwhile are not on a list that was read before.
+        let all = try await source.snapshotNames()
         for info in try await source.store.list("v1/packs/") { Self.id(info).map { sizes[$0] = info.size } }
         for info in try await place.list("v1/packs/") { Self.id(info).map { there[$0] = info.size } }
         if let target { listed = try await target.listedPacks() }
         let present = Set(try await place.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) })
-        let all = try await source.snapshotNames()
         // Who cannot read a manifest cannot know what it needs: everything goes first.
         if !source.keys.canRead { try await copy(packs: Set(sizes.keys)) }
         for name in names ?? all {
@@ -174,7 +175,10 @@ public final class Replication {
     /// As a backup does (`RepositoryWriter.commit`).
     private func commit(_ name: SnapshotName, _ object: AlignedBuffer) async throws {
         try await intent?.confirm()
-        try await put(name.object, object)
+        do { try await put(name.object, object) } catch {
+            await intent?.stay()
+            throw error
+        }
         do { try await intent?.confirm() } catch let error as BackupError where error.code == .busy {
             try await place.delete(name.object)
             throw error

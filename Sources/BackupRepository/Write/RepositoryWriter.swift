@@ -164,12 +164,20 @@ public final class RepositoryWriter {
     public func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
         try await finish()
         try await intent.confirm()
-        let committed = try await repository.commit(record, manifest: manifest)
+        let committed: (name: SnapshotName, stored: Int)
+        do { committed = try await repository.commit(record, manifest: manifest) } catch {
+            await intent.stay()
+            throw error
+        }
         do {
             try await intent.confirm()
         } catch let error as BackupError where error.code == .busy {
             try await withdraw(committed.name)
             throw error
+        } catch let error as StoreError {
+            throw BackupError(
+                .failed, "snapshot \("\(committed.name.id)".prefix(8)) was stored, but the store did not answer afterwards",
+                hint: "Run 'bgbackup check' before you rely on it.", cause: error)
         }
         return committed
     }

@@ -14,11 +14,12 @@ struct RetentionOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The same by months.", valueName: "n")) var keepMonthly: Int?
     @Option(help: ArgumentHelp("The same by years.", valueName: "n")) var keepYearly: Int?
     @Option(help: ArgumentHelp("Keep all that are younger, for example 14d.", valueName: "duration")) var keepWithin: String?
-    @Option(help: ArgumentHelp("Snapshots of each volume that always stay, the newest.", valueName: "n")) var minSnapshots = 1
+    @Option(help: ArgumentHelp("Snapshots of each volume that always stay, the newest (1).", valueName: "n")) var minSnapshots:
+        Int?
     @Option(
         help: ArgumentHelp(
-            "Forget nothing where more than this share of a volume's snapshots would go at once.", valueName: "share"))
-    var maxDeleteRatio = 0.5
+            "Forget nothing where more than this share of a volume's snapshots would go at once (0.5).", valueName: "share"))
+    var maxDeleteRatio: Double?
 
     func validate() throws {
         for (name, count) in [
@@ -28,22 +29,34 @@ struct RetentionOptions: ParsableArguments {
             guard let count, !(1...1_000_000).contains(count) else { continue }
             throw ValidationError("\(name) is a number from 1 to 1000000; leave it out where it should keep none.")
         }
-        guard maxDeleteRatio > 0, maxDeleteRatio <= 1 else {
+        if let maxDeleteRatio, !(maxDeleteRatio > 0 && maxDeleteRatio <= 1) {
             throw ValidationError("--max-delete-ratio is a share above 0 and up to 1, for example 0.5.")
         }
         if let keepWithin, within == nil {
-            throw ValidationError("'\(keepWithin)' is no duration for --keep-within: give one like 36h or 14d.")
+            throw ValidationError("'\(keepWithin)' is no duration for --keep-within: give one with its unit, like 36h or 14d.")
         }
     }
 
-    private var within: Double? { keepWithin.flatMap { parseDuration($0) }.flatMap { $0 > 0 && $0 < 1e10 ? $0 : nil } }
+    /// Seconds; a bare number could be days as well.
+    private var within: Double? {
+        keepWithin.flatMap { $0.last?.isLetter == true ? $0 : nil }.flatMap { parseDuration($0) }.flatMap {
+            $0 > 0 && $0 < 1e10 ? $0 : nil
+        }
+    }
 
     var policy: RetentionPolicy {
         var policy = RetentionPolicy()
         (policy.keepLast, policy.keepHourly, policy.keepDaily) = (keepLast, keepHourly, keepDaily)
         (policy.keepWeekly, policy.keepMonthly, policy.keepYearly) = (keepWeekly, keepMonthly, keepYearly)
-        (policy.keepWithin, policy.minSnapshots, policy.maxDeleteRatio) = (within, minSnapshots, maxDeleteRatio)
+        policy.keepWithin = within
+        bound(&policy)
         return policy
+    }
+
+    /// What stands on the command line counts more than what a policy says.
+    func bound(_ policy: inout RetentionPolicy) {
+        policy.minSnapshots = minSnapshots ?? policy.minSnapshots
+        policy.maxDeleteRatio = maxDeleteRatio ?? policy.maxDeleteRatio
     }
 }
 
@@ -97,7 +110,7 @@ struct ForgetCommand: AsyncParsableCommand {
         for text in acceptAnomaly { try await accept(text, repository) }
         if snapshots.isEmpty, rules.policy.isEmpty, plan == nil { return }
         var request = plan.map { ForgetRequest($0.policy) } ?? ForgetRequest()
-        if plan == nil { request.policy = rules.policy }
+        if plan == nil { request.policy = rules.policy } else { rules.bound(&request.policy) }
         request.named = snapshots
         request.node = node
         request.force = force

@@ -16,8 +16,8 @@ struct PolicyInstallCommand: AsyncParsableCommand {
         discussion: """
             Writes drop-ins to the templates that the package brings (bgbackup-backup@.timer and others), one for each \
             schedule, takes away those of schedules that are gone, and enables the timers. Run it again after each change of \
-            the policy. Without a name: all policies. On a host that has a writer key only, leave out the jobs that need the \
-            password: --only backup.
+            the policy. Without a name: all policies. With --only, jobs of other kinds stay as they are: a node that has a \
+            writer key runs --only backup, the host that has the password the rest.
             """)
 
     @OptionGroup var output: PolicyOutput
@@ -39,13 +39,16 @@ struct PolicyInstallCommand: AsyncParsableCommand {
         for name in names {
             let (policy, file) = try library.load(name, report: PolicyCommand.tell)
             for job in policy.jobs { _ = try await CalendarForecast(job.onCalendar, count: 1) }
-            let isKnown = (try? library.path(of: policy.name)) == file.path
+            // The unit has no BGBACKUP_CONFIG of a shell.
+            let isKnown = (try? PolicyLibrary(configuration: nil).path(of: policy.name)) == file.path
             var units = PolicyUnits(
                 policy, reference: isKnown ? policy.name : absolute(file.path), program: UnitInstallation.program)
             if !only.isEmpty { units.jobs = units.jobs.filter { only.contains($0.template) } }
             found.append(units)
         }
-        try await UnitInstallation(options: units, isDry: dry.dryRun, output: output).install(found)
+        try await UnitInstallation(
+            options: units, isDry: dry.dryRun, output: output, templates: only.isEmpty ? nil : Set(only)
+        ).install(found)
     }
 }
 
@@ -72,6 +75,8 @@ struct UnitInstallation {
     let options: UnitOptions
     let isDry: Bool
     let output: PolicyOutput
+    /// Jobs of other kinds stay as they are; nil: all kinds.
+    var templates: Set<ScheduledJob.Template>?
 
     /// This program, as units name it.
     static var program: String {
@@ -92,7 +97,14 @@ struct UnitInstallation {
 
     func install(_ policies: [PolicyUnits]) async throws {
         let directory = UnitDirectory(path: absolute(options.directory))
-        let plans = try policies.map { try directory.plan($0) }
+        var plans = try policies.map { try directory.plan($0) }
+        if let templates {
+            for index in plans.indices {
+                plans[index].removed.removeAll { path in
+                    !templates.contains { path.hasPrefix("bgbackup-\($0.rawValue)@") }
+                }
+            }
+        }
         if let foreign = plans.flatMap(\.foreign).first {
             throw BackupError(
                 .failed, "\(directory.path)/\(foreign) was not written by bgbackup",
@@ -129,7 +141,9 @@ struct UnitInstallation {
         for path in removed { Output.line("\(would)remove  \(options.directory)/\(path)") }
         for timer in gone { Output.line("\(would)disable \(timer)") }
         for timer in timers { Output.line("\(would)enable  \(timer)") }
-        if written.isEmpty, removed.isEmpty { Output.line("the units are as the policies say") }
+        if written.isEmpty, removed.isEmpty {
+            Output.line(timers.isEmpty ? "there are no units of it" : "the units are as the policies say")
+        }
         if !timers.isEmpty, !isDry { Output.line("\nsystemctl list-timers 'bgbackup-*'") }
     }
 

@@ -111,7 +111,7 @@ struct PruneCommand: AsyncParsableCommand {
         let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
         let unit = text.last.flatMap { units[$0] }
         guard let number = Double(unit == nil ? text : String(text.dropLast())), number >= 0, number < 1e8,
-            unit != nil || number == 0
+            unit != nil || number == 0, number * (unit ?? 1) <= 3650 * 86_400
         else {
             throw BackupError(.usage, "'\(text)' is no duration for --grace", hint: "Give 24h, 90m, 7d or 0.")
         }

@@ -132,6 +132,8 @@ struct PruneSchedule: Sendable {
                 world.outcome.withLock { $0.busy += 1 }
             } catch is MemoryStore.Stopped {
             } catch is StoreError {
+            } catch let error as BackupError where error.message.contains("the store did not answer afterwards") {
+                // It says which snapshot it is that may be there.
             } catch {
                 world.wrong("a backup failed: \(error)")
             }
