@@ -118,7 +118,10 @@ struct ForgetTests {
         let released = try workspace.expect(0, ["release", ids[0], "--json"])
         #expect(released.summary["released"] as? Int == 2)
         #expect(try workspace.expect(0, ["release", ids[0]]).output.contains("was not held"))
-        try stage.forget(ids[0], ids[1])
+        let many = try workspace.expect(1, ["forget", ids[0], ids[1]])
+        #expect(many.errors.contains("2 of 3 snapshots") && many.errors.contains("use --force"))
+        #expect(try stage.ids.count == 3)
+        try stage.forget(ids[0], ids[1], "--force")
         #expect(try stage.ids == [ids[2]])
         #expect(try workspace.expect(1, ["forget", ids[0]]).errors.contains("no snapshot's id begins with"))
         // The last good one goes by name alone, with a word of warning.
