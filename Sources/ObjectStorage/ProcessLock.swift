@@ -11,7 +11,12 @@ public final class ProcessLock: Sendable {
         // Made only where it is missing: opening is no change of the directory.
         var file = open(path, O_RDWR | O_CLOEXEC)
         if file < 0, errno == ENOENT { file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600) }
-        guard file >= 0 else { throw StoreError(.failed, "lock", path, String(cString: strerror(errno))) }
+        guard file >= 0 else {
+            let code = errno
+            // A backup's first write is the lock of its intent.
+            throw StoreError(
+                code == ENOSPC || code == EDQUOT ? .full : .failed, "lock", path, String(cString: strerror(code)))
+        }
         self.file = file
         while bgb_flock(file, waits ? LOCK_EX : LOCK_EX | LOCK_NB) != 0 {
             let code = errno
