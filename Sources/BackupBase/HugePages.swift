@@ -7,6 +7,9 @@ import Glibc
 /// are mapped and sent by a kernel thread at nice -20, which the database on
 /// the same processor waits for; out of huge pages a request has one piece or
 /// two (docs/benchmarks.md, "The database beside a first backup").
+///
+/// Unchecked: address and size never change, and what is written into the memory
+/// is the affair of the `AlignedBuffer`s that are cut from it.
 final class HugePages: @unchecked Sendable {
     static let page = 2 << 20
     let start: UnsafeMutableRawPointer
