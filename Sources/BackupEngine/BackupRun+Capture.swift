@@ -25,7 +25,9 @@ extension BackupRun {
         for directory in CaptureArea.thawLeftovers(plan.parts) {
             report.warnings.append("the file system of \(directory) was left frozen by a run that was killed: it is thawed")
         }
-        pace.watch(WriterSearch(plan.parts).writers.flatMap { ReadPace.files(of: $0.pid) })
+        // Wanted when reading begins; a capture looks for writers anew.
+        let (pace, parts) = (pace, plan.parts)
+        async let _ = pace.watch(WriterSearch(parts).writers.flatMap { ReadPace.files(of: $0.pid) })
         var reasons = plan.reasons
         for method in plan.methods {
             do {
@@ -156,9 +158,13 @@ extension BackupRun {
             state: state, lists: readsAll ? nil : lists, capture: captured.capture,
             on: repository.executor, mayUse: mayUse)
         let parents = try await tracker.parents(of: captured.volume) { contents[$0] == nil }
-        report.bytesPinned = captured.capture?.bytesPinned(except: captured.volume.inodes { contents[$0] != nil }) ?? 0
+        // Beside the reading: it asks the file system who shares what, which takes a core and no disk.
+        nonisolated(unsafe) let kept = captured.capture
+        let unchanged = captured.volume.inodes { contents[$0] != nil }
+        async let pinned = kept?.bytesPinned(except: unchanged) ?? 0
         let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
         try await read(files, of: captured.volume, into: writer, &contents)
+        report.bytesPinned = await pinned
         return Captured(volume: captured.volume, contents: contents, capture: captured.capture)
     }
 

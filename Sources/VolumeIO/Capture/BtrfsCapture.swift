@@ -104,6 +104,13 @@ public final class BtrfsCapture: Capture {
 
     public func previous(of node: ScannedNode) -> SourceFile? { try? previous?.open(node.path) }
 
+    public func changedRanges(of node: ScannedNode, since size: Int64) -> [Range<Int64>]? {
+        guard let earlier = previous(of: node), (try? earlier.stat().size) == size, let file = try? view.open(node.path)
+        else { return nil }
+        return ExtentComparison.changedRanges(ofSnapshot: file, since: earlier)
+            ?? ExtentComparison.changedRanges(of: file, since: earlier)
+    }
+
     public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 {
         zip(places, areas).reduce(0) { $0 + $1.1.bytesPinned(token, part: $1.0.path, except: unchanged) }
     }
