@@ -158,13 +158,9 @@ extension BackupRun {
             state: state, lists: readsAll ? nil : lists, capture: captured.capture,
             on: repository.executor, mayUse: mayUse)
         let parents = try await tracker.parents(of: captured.volume) { contents[$0] == nil }
-        // Beside the reading: it asks the file system who shares what, which takes a core and no disk.
-        nonisolated(unsafe) let kept = captured.capture
-        let unchanged = captured.volume.inodes { contents[$0] != nil }
-        async let pinned = kept?.bytesPinned(except: unchanged) ?? 0
+        report.bytesPinned = captured.capture?.bytesPinned(except: captured.volume.inodes { contents[$0] != nil }) ?? 0
         let files = captured.volume.filesToRead(except: { contents[$0] != nil }, parent: { parents[$0] })
         try await read(files, of: captured.volume, into: writer, &contents)
-        report.bytesPinned = await pinned
         return Captured(volume: captured.volume, contents: contents, capture: captured.capture)
     }
 

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -111,6 +112,21 @@ static inline int bgb_set_attribute(int fd, const char *name, const void *value,
     return fsetxattr(fd, name, value, count, 0);
 }
 static inline int bgb_remove_attribute(int fd, const char *name) { return fremovexattr(fd, name); }
+/* Brings a stretch of a file into the page cache and waits for it; 1 where the file ends before it does. */
+static inline int bgb_populate(int fd, int64_t offset, size_t count) {
+    void *map = mmap(NULL, count, PROT_READ, MAP_SHARED, fd, offset);
+    if (map == MAP_FAILED) return -1;
+    madvise(map, count, MADV_SEQUENTIAL); /* reads on from a touch, and not around it, where holes are */
+    int result = madvise(map, count, 22 /* MADV_POPULATE_READ, Linux 5.14 */), error = errno;
+    if (result != 0 && error == EINVAL) { /* older: asked for, not waited for */
+        result = posix_fadvise(fd, offset, (off_t)count, POSIX_FADV_WILLNEED) == 0 ? 0 : -1;
+        error = EINVAL;
+    }
+    munmap(map, count);
+    if (result != 0 && error == EFAULT) return 1;
+    errno = error;
+    return result;
+}
 /* What capturing asks of a file system. */
 static inline int bgb_clone(int to, int from) { return ioctl(to, FICLONE, from); }
 static inline int bgb_freeze(int fd) { return ioctl(fd, FIFREEZE, 0); }

@@ -25,7 +25,9 @@ public enum ExtentComparison {
             let new = try? one.extents(), let old = try? other.extents()
         else { return nil }
         return changed(
-            new, old, size: stat.size, earlierSize: earlierStat.size, needsShared: written == nil, written: written)
+            new, old, size: stat.size, earlierSize: earlierStat.size, needsShared: written == nil, written: written
+        )
+        .ranges
     }
 
     /// The same for files in two read-only snapshots on btrfs, without asking who
@@ -33,7 +35,10 @@ public enum ExtentComparison {
     /// hold is copied before it is written, also in files without copy-on-write
     /// (can_nocow_extent in fs/btrfs/inode.c looks for other references).
     /// Nil also without the right to search the file system's trees (CAP_SYS_ADMIN).
-    static func changedRanges(ofSnapshot file: SourceFile, since earlier: SourceFile) -> [Range<Int64>]? {
+    /// - Returns: also the bytes that `earlier` has on the disk and `file` has no more in the same place
+    static func changes(
+        ofSnapshot file: SourceFile, since earlier: SourceFile
+    ) -> (ranges: [Range<Int64>], onlyEarlier: Int64)? {
         guard let one = file.descriptor, let other = earlier.descriptor,
             let stat = try? one.stat(), let earlierStat = try? other.stat(),
             let new = try? one.btrfsExtents(), let old = try? other.btrfsExtents()
@@ -44,10 +49,11 @@ public enum ExtentComparison {
     static func changed(
         _ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64, needsShared: Bool = true,
         written: [Range<Int64>]? = nil
-    ) -> [Range<Int64>] {
+    ) -> (ranges: [Range<Int64>], onlyEarlier: Int64) {
         // Behind the shorter one's end nothing is compared.
         let common = min(size, earlierSize)
         var changed: [Range<Int64>] = []
+        var onlyEarlier: Int64 = 0
         func add(_ range: Range<Int64>) {
             let range = range.clamped(to: 0..<size)
             guard !range.isEmpty else { return }
@@ -57,13 +63,14 @@ public enum ExtentComparison {
                 changed.append(range)
             }
         }
-        var (left, right) = (Cursor(new, end: common), Cursor(old, end: common))
+        var (left, right) = (Cursor(new, end: size), Cursor(old, end: earlierSize))
         var position: Int64 = 0
         while position < common {
             let (one, other) = (left.piece(at: position), right.piece(at: position))
-            let end = min(one.end, other.end)
+            let end = min(one.end, other.end, common)
             if !one.isSame(as: other, at: position, needsShared: needsShared) {
                 add(position..<end)
+                if other.takesRoom { onlyEarlier += end - position }
             } else if let written, let extent = one.extent {
                 let shift = extent.logical - extent.physical
                 for range in written.overlapping(position - shift..<end - shift) {
@@ -73,13 +80,20 @@ public enum ExtentComparison {
             position = end
         }
         if size > common { add(common..<size) }
-        return changed
+        while position < earlierSize {
+            let other = right.piece(at: position)
+            if other.takesRoom { onlyEarlier += other.end - position }
+            position = other.end
+        }
+        return (changed, onlyEarlier)
     }
 
     /// What is at one position: an extent, or the hole until the next.
     private struct Piece {
         let extent: FileExtent?
         let end: Int64
+
+        var takesRoom: Bool { extent.map { $0.flags & FileExtent.withoutRoom == 0 } ?? false }
 
         func isSame(as other: Piece, at position: Int64, needsShared: Bool) -> Bool {
             switch (extent, other.extent) {
@@ -131,7 +145,9 @@ struct FileExtent: Equatable {
 
     /// Whether it takes up room of its own: neither shared, nor without a place
     /// yet, nor among the file system's own records.
-    var isAlone: Bool { flags & (0x2000 | 0x4 | 0x200) == 0 }
+    var isAlone: Bool { !isShared && flags & Self.withoutRoom == 0 }
+    /// DELALLOC and DATA_INLINE.
+    static let withoutRoom: UInt32 = 0x4 | 0x200
 }
 
 extension [Range<Int64>] {
