@@ -3,14 +3,17 @@ import Glibc
 import QdrantStorage
 import VolumeIO
 
-/// Brings a volume's files into the page cache, so that a database which maps
-/// them need not wait for the disk: vectors first, the log last.
-public struct VolumeWarmth: Sendable {
-    public struct Outcome: Sendable {
+/// Brings what Qdrant maps at its start into the page cache: vectors, graphs and
+/// what else its optimizer wrote, not the log and the payloads.
+///
+/// Before the start, not beside it: a database that meets a page on its way waits
+/// behind all that was asked for before (docs/benchmarks.md, "Drill").
+struct VolumeWarmth: Sendable {
+    struct Outcome: Sendable {
         /// That are in memory now, holes left out.
-        public var bytes: Int64 = 0
-        /// Why not all of the volume is.
-        public var warning: String?
+        var bytes: Int64 = 0
+        /// Why not all of it is.
+        var warning: String?
     }
 
     /// Share of the memory that is available which a volume may take.
@@ -19,19 +22,20 @@ public struct VolumeWarmth: Sendable {
     private static let width = 3
     private let executor: BlockingExecutor
 
-    public init(on executor: BlockingExecutor) { self.executor = executor }
+    init(on executor: BlockingExecutor) { self.executor = executor }
 
-    /// - Parameter path: of a volume, which a database may be starting on
+    /// - Parameter path: of a restored volume
     /// - Throws: `CancellationError`; what goes wrong with a file is the outcome's warning
-    public func run(_ path: String) async throws -> Outcome {
+    func run(_ path: String) async throws -> Outcome {
         do {
-            let tree = try SourceTree(path: path)
+            let tree = try SourceTree(path: path, isLive: false)
             let files = try Self.files(of: tree)
             let needed = files.reduce(0) { $0 + $1.stat.allocated }
             let available = Self.memoryAvailable
             guard Double(needed) <= Double(available) * Self.memoryShare else {
                 return Outcome(
-                    warning: "the volume takes \(formatBytes(needed)) and \(formatBytes(available)) of memory are available: "
+                    warning:
+                        "what a start maps takes \(formatBytes(needed)), and \(formatBytes(available)) of memory are available: "
                         + "it is not brought into memory")
             }
             return try await warm(files, of: tree)
@@ -40,20 +44,12 @@ public struct VolumeWarmth: Sendable {
         }
     }
 
-    /// In the order in which a start wants them.
     private static func files(of tree: SourceTree) throws -> [ScannedNode] {
-        var files: [(rank: Int, node: ScannedNode)] = []
-        try tree.scan(settle: false, exclude: { path, _ in ScratchPath.matches(path) }, problem: { _ in }) { node in
-            guard node.stat.kind == .file, node.stat.size > 0 else { return }
-            let rank =
-                switch FileClass.of(node.path) {
-                case .vectorChunk, .writtenOnce: 0
-                case .log: 2
-                default: 1
-                }
-            files.append((rank, node))
+        var files: [ScannedNode] = []
+        try tree.scan(settle: false, exclude: { _, _ in false }, problem: { _ in }) { node in
+            if node.stat.kind == .file, [.vectorChunk, .writtenOnce].contains(FileClass.of(node.path)) { files.append(node) }
         }
-        return files.sorted { ($0.rank, -$0.node.stat.size) < ($1.rank, -$1.node.stat.size) }.map(\.node)
+        return files
     }
 
     private func warm(_ files: [ScannedNode], of tree: SourceTree) async throws -> Outcome {
@@ -65,7 +61,7 @@ public struct VolumeWarmth: Sendable {
                 do throws(SourceError) {
                     return Outcome(bytes: try tree.open(node.path).warm())
                 } catch {
-                    return Outcome(warning: "not all of the volume is in memory: \(error)")
+                    return Outcome(warning: "not all of what a start maps is in memory: \(error)")
                 }
             })
         var outcome = Outcome()
