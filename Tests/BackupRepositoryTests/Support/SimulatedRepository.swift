@@ -38,6 +38,20 @@ struct SimulatedRepository: Sendable {
         for copy in ["a", "b"] { store.set("v1/keys/0102030405060708.\(copy)", encoded) }
     }
 
+    /// Another place with snapshots of this repository, for copies; one for all schedules, which only read it.
+    static let origin: (store: MemoryStore, ended: Int) = {
+        let stage = Stage(MemoryStore())
+        fill(stage.store)
+        var random = Seeded(4711)
+        stage.add {
+            let memory = Locked(Memory())
+            let dice = Locked(Seeded(4712))
+            let repository = open(stage.store, stage.executor, stage.store.ambient(seed: 4713))
+            for _ in 0..<3 { try? await backup(repository, memory, directory: nil, dice) }
+        }
+        return (stage.store, stage.play(&random))
+    }()
+
     // MARK: - Backups
 
     /// A file of the last snapshot, as the node remembers it.
