@@ -58,7 +58,7 @@ public final class Replication {
         guard let target, !dryRun else { return try await copy(names) }
         return try await target.withIntent(.writer, pause: pause) { intent in
             self.intent = intent
-            usable = try await target.usablePacks(intent)
+            usable = try await target.usablePacks(intent).packs
             return try await copy(names)
         }
     }

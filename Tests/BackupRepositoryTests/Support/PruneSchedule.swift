@@ -136,9 +136,16 @@ struct PruneSchedule: Sendable {
             await world.stage.rest(actor)
             let repository = random.withLock { process(actor, number, &$0, world, writerDistortion) }
             do {
-                try await SimulatedRepository.backup(
-                    repository, memory, directory: "\(world.directory)/node-\(actor)", random)
-                world.outcome.withLock { $0.commits += 1 }
+                // Some watch: run after run on the word of one look at the packs.
+                let runs = random.withLock { $0.number(0...2) > 0 ? 1 : $0.number(2...3) }
+                let session = runs > 1 ? WriterSession() : nil
+                for run in 1...runs {
+                    if run > 1 { await world.stage.rest(actor) }
+                    try await SimulatedRepository.backup(
+                        repository, memory, directory: "\(world.directory)/node-\(actor)", random, session: session)
+                    world.outcome.withLock { $0.commits += 1 }
+                }
+                await session?.end()
             } catch let error as BackupError where error.code == .busy {
                 world.outcome.withLock { $0.busy += 1 }
             } catch is MemoryStore.Stopped {

@@ -70,10 +70,12 @@ struct SimulatedRepository: Sendable {
     /// One backup, by the rules of `BackupRun`: a file that did not change is taken from what is remembered where all
     /// that holds it may be used; others are read, and their blocks stored where they are not known.
     static func backup(
-        _ repository: Repository, _ memory: Locked<Memory>, directory: String?, _ random: Locked<Seeded>
+        _ repository: Repository, _ memory: Locked<Memory>, directory: String?, _ random: Locked<Seeded>,
+        session: WriterSession? = nil
     ) async throws {
         try await repository.withWriter(
-            cache: directory.map { "\($0)/cache" }, journal: directory.map { "\($0)/packs" }, width: 2, renewing: nil
+            cache: directory.map { "\($0)/cache" }, journal: directory.map { "\($0)/packs" }, width: 2, session: session,
+            renewing: nil
         ) { writer in
             let names = try await repository.snapshotNames()
             let remembered = memory.withLock { $0 }
