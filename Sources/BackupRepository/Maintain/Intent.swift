@@ -52,7 +52,7 @@ actor Intent {
     private var number = 0
     private var current = ""
     /// All names that may be there, each with what this run wrote there.
-    private var written: [String: [UInt8]] = [:]
+    private var written: [String: [[UInt8]]] = [:]
     private(set) var isLost = false
     private var stays = false
     private let lock: ProcessLock?
@@ -87,7 +87,7 @@ actor Intent {
 
     private func put(_ name: String, ifAbsent: Bool = true) async throws {
         let bytes = try state.bytes
-        written[name] = bytes
+        written[name, default: []].append(bytes)
         try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: ifAbsent)
     }
 
@@ -155,11 +155,14 @@ actor Intent {
         }
     }
 
-    /// An object of this run, as long as it says what this run wrote: who can speak for a run by other words has taken
+    /// An object of this run, as long as it says what this run wrote there, now or before (some servers read late): who can speak for a run by other words has taken
     /// it over. Read, not only looked up: a network file system answers looks from its cache.
     private func own(_ name: String) async throws -> VersionedObject? {
         do {
-            guard let found = try await store.fetch(name, limit: Self.sizeLimit), found.bytes == written[name] else { return nil }
+            guard let found = try await store.fetch(name, limit: Self.sizeLimit), written[name, default: []].contains(found.bytes)
+            else {
+                return nil
+            }
             return found
         } catch let error as StoreError where error.kind == .tooLarge {
             return nil
