@@ -120,6 +120,7 @@ public final class BackupRun {
     /// Read everything: tracking was caught in a lie, or the operator says so.
     var readsAll: Bool
     let pace: ReadPace
+    private let session: WriterSession?
     /// Whether a new snapshot may refer to a pack.
     var mayUse: (ObjectID) -> Bool = { _ in true }
     /// Contents whose block lists stand apart, as they are encoded, with the packs of blocks and lists: without the
@@ -135,7 +136,12 @@ public final class BackupRun {
     /// compress; memory grows with it (docs/architecture.md, "Memory").
     static let width = 8
 
-    public init(repository: Repository, options: BackupOptions, board: ProgressBoard, ambient: Ambient = .system) {
+    /// - Parameter session: of the runs before this one, where they follow each other closely
+    public init(
+        repository: Repository, options: BackupOptions, board: ProgressBoard, ambient: Ambient = .system,
+        session: WriterSession? = nil
+    ) {
+        self.session = session
         self.repository = repository
         self.options = options
         self.board = board
@@ -165,7 +171,7 @@ public final class BackupRun {
         var captured: Captured?
         defer { captured?.capture?.release() }
         try await repository.withWriter(
-            cache: options.cacheDirectory, journal: place.map { "\($0).packs" }, width: Self.width
+            cache: options.cacheDirectory, journal: place.map { "\($0).packs" }, width: Self.width, session: session
         ) { writer in
             // Not before the writer is there: what is listed or remembered may be about to be pruned.
             let names = try await self.recall(place, writer)

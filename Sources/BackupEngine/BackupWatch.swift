@@ -28,6 +28,8 @@ public struct BackupWatch {
     public static let mostFailures = 6
     /// Seconds between two tries at the most.
     private static let longestWait = 300.0
+    /// Seconds between two runs up to which they rely on one look at the packs.
+    private static let longestSession = 600.0
 
     public init(
         repository: Repository, options: BackupOptions, interval: Double,
@@ -44,6 +46,15 @@ public struct BackupWatch {
     ///   mistyped path; later the error of the last of `mostFailures` runs in
     ///   a row; `CancellationError`
     public func run(_ tell: (Event) throws -> Void) async throws {
+        // Not where it would make prunes wait for long.
+        let session = interval <= Self.longestSession ? WriterSession() : nil
+        do { try await run(session, tell) } catch {
+            await session?.end()
+            throw error
+        }
+    }
+
+    private func run(_ session: WriterSession?, _ tell: (Event) throws -> Void) async throws {
         var options = options
         var failures = 0
         var isFirst = true
@@ -52,7 +63,9 @@ public struct BackupWatch {
             var wait = interval
             let event: Event
             do {
-                let report = try await BackupRun(repository: repository, options: options, board: ProgressBoard()).run()
+                let report = try await BackupRun(
+                    repository: repository, options: options, board: ProgressBoard(), session: session
+                ).run()
                 failures = 0
                 // Only what has no problem is what the next run may find unchanged.
                 options.unlessSame = report.problems.isEmpty ? report.manifest : nil

@@ -4,24 +4,24 @@ import BackupRepository
 extension Repository {
     /// The snapshot that SNAPSHOT of CLI.md names: an id, a unique prefix of at
     /// least four digits, `latest`, or `latest@NODE`. Throws `.noSnapshot`.
-    public func select(_ text: String) async throws -> Snapshot {
+    /// - Parameter cache: of this node; for commands that only show. Nil reads from the store.
+    public func select(_ text: String, cache: String? = nil) async throws -> Snapshot {
         guard keys.canRead else {
             throw BackupError(
                 .writeOnlyKey, "a writer key makes backups and cannot read them",
                 hint: "Use the repository's password (--password-file) to restore, list or dump.")
         }
-        let names = try await snapshotNames()
+        let list = try await SnapshotList(self, cache: cache)
+        let names = list.names
         if text == "latest" || text.hasPrefix("latest@") {
             let node = text == "latest" ? nil : String(text.dropFirst("latest@".count))
-            for name in names.reversed() {
-                let snapshot = try await snapshot(name)
-                if node == nil || snapshot.record.node == node { return snapshot }
-            }
+            let found = try await list.newest { node == nil || $0.record.node == node }
+            if let found { return found }
             throw BackupError(
                 .noSnapshot, node.map { "there is no snapshot of node \($0)" } ?? "the repository holds no snapshot",
                 hint: "See 'bgbackup snapshots'.")
         }
-        return try await snapshot(Self.select(text, of: names))
+        return try await list.snapshot(Self.select(text, of: names))
     }
 
     /// As `select`, but an id is not read: also the name of a snapshot that cannot be.

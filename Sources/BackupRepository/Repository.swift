@@ -42,35 +42,52 @@ public final class Repository: Sendable {
     ///   - journal: directory for notes of packs under way, which the next run
     ///     takes over where this one is interrupted; no other run may use it meanwhile.
     ///   - width: regions that `body` has under way at once.
+    ///   - session: of the runs before this one, where they follow each other closely
     ///
     /// From before anything is looked at until after the commit an intent keeps
     /// prunes away from what is found here: `body` lists snapshots, looks at what
     /// its node remembers and commits (`RepositoryWriter.commit`) all within.
     public func withWriter<Result>(
-        cache: String?, journal: String? = nil, width: Int, _ body: (RepositoryWriter) async throws -> Result
+        cache: String?, journal: String? = nil, width: Int, session: WriterSession? = nil,
+        _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
-        try await withWriter(cache: cache, journal: journal, width: width, renewing: Intent.renewal, body)
+        try await withWriter(
+            cache: cache, journal: journal, width: width, session: session, renewing: Intent.renewal, body)
     }
 
     /// - Parameter pause: seconds between renewals of the run's intent; nil leaves them to `body`
     func withWriter<Result>(
-        cache: String?, journal: String?, width: Int, renewing pause: Double?,
+        cache: String?, journal: String?, width: Int, session: WriterSession? = nil, renewing pause: Double?,
         _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
         try await requireClaim()
-        return try await withIntent(.writer, pause: pause) { intent in
-            try await write(intent, cache, journal, width, body)
+        guard let session else {
+            return try await withIntent(.writer, pause: pause) { intent in
+                try await write(intent, nil, cache, journal, width, body)
+            }
+        }
+        let (intent, packs) = try await session.begin(self, renewing: pause)
+        do {
+            return try await write(intent, packs, cache, journal, width) { writer in
+                let result = try await body(writer)
+                session.keep(writer.usable)
+                return result
+            }
+        } catch {
+            await session.end()
+            throw error
         }
     }
 
+    /// - Parameter packs: those that may be used, where that was looked up
     private func write<Result>(
-        _ intent: Intent, _ cache: String?, _ journal: String?, _ width: Int,
+        _ intent: Intent, _ packs: UsablePacks?, _ cache: String?, _ journal: String?, _ width: Int,
         _ body: (RepositoryWriter) async throws -> Result
     ) async throws -> Result {
         // Beside the work: each of these is a round trip or two.
         async let sweeping: Void = sweepTemporary()
         async let completing: Void = completeConfiguration()
-        async let usable = usablePacks(intent)
+        async let usable = usablePacks(packs, intent)
         let index = BlockIndex(directory: cache.map { "\($0)/\(id)/index" }, ambient: ambient)
         try await index.load(store, keys)
         try await completing
@@ -87,6 +104,11 @@ public final class Repository: Sendable {
             await writer.abandon()
             throw error
         }
+    }
+
+    private func usablePacks(_ known: UsablePacks?, _ intent: Intent) async throws -> UsablePacks {
+        if let known { return known }
+        return try await usablePacks(intent).packs
     }
 
     /// Writes a second copy of the configuration that an init which was killed
@@ -139,18 +161,24 @@ public final class Repository: Sendable {
     }
 
     /// Throws `.writeOnlyKey` for a writer, `.damaged` for what is no snapshot.
-    public func snapshot(_ name: SnapshotName) async throws -> Snapshot {
+    public func snapshot(_ name: SnapshotName) async throws -> Snapshot { try await fetchSnapshot(name).snapshot }
+
+    /// An object's bytes as a snapshot. Throws `FormatError` for what is none, or another one.
+    func open(_ name: SnapshotName, _ bytes: [UInt8]) throws -> Snapshot {
+        let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+        let sealing = try keys.openObject(header)
+        let packed = try bytes[ObjectHeader.size...].withUnsafeBytes { try sealing.open($0, position: Sealing.body) }
+        let snapshot = try Snapshot(id: name.id, decoding: Decompression.inflate(packed, limit: Snapshot.bodyLimit))
+        guard snapshot.record.sequence == name.sequence else { throw FormatError("it carries another sequence") }
+        return snapshot
+    }
+
+    /// From the store, with its object's bytes. Throws as `snapshot` does.
+    func fetchSnapshot(_ name: SnapshotName) async throws -> (snapshot: Snapshot, bytes: [UInt8]) {
         guard keys.canRead else { throw KeyRing.writeOnly }
         do {
             let bytes = try await store.get(name.object, .all, limit: Snapshot.bodyLimit).array
-            let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
-            let sealing = try keys.openObject(header)
-            let packed = try bytes[ObjectHeader.size...].withUnsafeBytes {
-                try sealing.open($0, position: Sealing.body)
-            }
-            let snapshot = try Snapshot(id: name.id, decoding: Decompression.inflate(packed, limit: Snapshot.bodyLimit))
-            guard snapshot.record.sequence == name.sequence else { throw FormatError("it carries another sequence") }
-            return snapshot
+            return (try open(name, bytes), bytes)
         } catch let error as FormatError {
             throw BackupError(
                 .damaged, "snapshot \(name.object) is damaged",

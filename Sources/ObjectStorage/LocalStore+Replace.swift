@@ -34,4 +34,8 @@ extension LocalStore {
         mkdir("\(location)/tmp", 0o700)
         return try ProcessLock(path: "\(location)/tmp/lock-\(purpose)", waits: false)
     }
+
+    public func isProcessLocked(_ purpose: String) throws -> Bool? {
+        try ProcessLock.isHeld(path: "\(location)/tmp/lock-\(purpose)")
+    }
 }

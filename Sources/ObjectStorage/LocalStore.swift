@@ -80,7 +80,12 @@ public final class LocalStore: ObjectStore {
     }
 
     public func delete(_ name: String) async throws {
-        guard unlink(path(name)) == 0 || errno == ENOENT else { throw failure("delete", name) }
+        if unlink(path(name)) == 0 {
+            // A snapshot that a power cut brings back after its packs went would be damage.
+            if name.hasPrefix("v1/snapshots/") { try synchronizeDirectory(of: name) }
+        } else if errno != ENOENT {
+            throw failure("delete", name)
+        }
         WorkPulse.beat()
     }
 

@@ -34,9 +34,14 @@ public protocol ObjectStore: Sendable {
     func info(_ name: String) async throws -> ObjectInfo?
     /// All objects whose names start with `prefix` (ending in "/"), by name.
     func list(_ prefix: String) async throws -> [ObjectInfo]
+    /// Objects below `prefix` that are kept, under locks, and that a list leaves out: somebody put a delete marker over
+    /// them, which this program never does.
+    func hiddenNames(_ prefix: String) async throws -> [String]
     /// Removes an object; none is removed already. Throws `.locked` where it may not go yet.
     func delete(_ name: String) async throws
     func delete(all names: [String]) async throws
+    /// Whether `delete(all:)` takes few requests; otherwise it takes each name by itself.
+    var deletesTogether: Bool { get async throws }
 
     // MARK: Objects that change: leases
 
@@ -51,6 +56,8 @@ public protocol ObjectStore: Sendable {
     /// this machine; nil where only a lease can keep others out. Throws `.exists`
     /// while another process holds it.
     func processLock(_ purpose: String) throws -> ProcessLock?
+    /// Whether a process holds the lock of this purpose; nil where there are no such locks. Changes nothing.
+    func isProcessLocked(_ purpose: String) throws -> Bool?
 
     // MARK: Care
 
@@ -66,6 +73,7 @@ extension ObjectStore {
     public var lockDuration: Int64? { nil }
 
     public func processLock(_ purpose: String) throws -> ProcessLock? { nil }
+    public func isProcessLocked(_ purpose: String) throws -> Bool? { nil }
 
     public func putUnconfirmed(_ name: String, _ content: AlignedBuffer) async throws {
         try await put(name, content, ifAbsent: true)
@@ -76,6 +84,10 @@ extension ObjectStore {
     public func delete(all names: [String]) async throws {
         for name in names { try await delete(name) }
     }
+
+    public func hiddenNames(_ prefix: String) async throws -> [String] { [] }
+
+    public var deletesTogether: Bool { get async throws { false } }
 
     public func extendLock(_ name: String, until: Int64) async throws {
         throw StoreError(.unsupported, "lock", name, "this store has no locks")

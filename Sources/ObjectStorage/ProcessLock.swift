@@ -26,6 +26,20 @@ public final class ProcessLock: Sendable {
         }
     }
 
+    /// Whether some process holds the lock of a file; a file that is not there nobody holds. Makes none.
+    static func isHeld(path: String) throws -> Bool {
+        guard access(path, F_OK) == 0 else {
+            if errno == ENOENT { return false }
+            throw StoreError(.failed, "look at", path, String(cString: strerror(errno)))
+        }
+        do {
+            try ProcessLock(path: path, waits: false).release()
+            return false
+        } catch let error as StoreError where error.kind == .exists {
+            return true
+        }
+    }
+
     /// Unlocks by itself: a child that was forked a moment ago may hold the file too.
     public func release() {
         _ = bgb_flock(file, LOCK_UN)

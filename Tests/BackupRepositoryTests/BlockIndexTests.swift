@@ -1,5 +1,6 @@
 import BackupBase
 import Foundation
+import Glibc
 import ObjectStorage
 import TestSupport
 import Testing
@@ -77,14 +78,64 @@ import Testing
         let path = directory("a.run")
         _ = IndexRun(sorted: records(300, &random), count: 300, packs: [random.id()], covers: [random.id()], path: path)
         let bytes = Array(try Data(contentsOf: URL(filePath: path)))
-        let head = bytes[(3 * IndexRun.pageSize)...]
-        try Data(bytes[..<(3 * IndexRun.pageSize)] + mutated(Array(head), &random)).write(to: URL(filePath: path))
+        // Three pages of records, and one of the filter.
+        let head = bytes[(4 * IndexRun.pageSize)...]
+        try Data(bytes[..<(4 * IndexRun.pageSize)] + mutated(Array(head), &random)).write(to: URL(filePath: path))
         if Array(try Data(contentsOf: URL(filePath: path))) != bytes { #expect(IndexRun(path: path) == nil) }
         for size in [0, 1, 47, 48, bytes.count / 2, bytes.count - 1] {
             try Data(bytes.prefix(size)).write(to: URL(filePath: path))
             #expect(IndexRun(path: path) == nil)
         }
         #expect(IndexRun(path: directory("nowhere")) == nil)
+    }
+
+    @Test func `a damaged page of the filter says that it is, and hides nothing`() throws {
+        var random = Seeded(5)
+        let path = directory("a.run")
+        let records = records(300, &random)
+        _ = IndexRun(sorted: records, count: 300, packs: (0..<3).map { _ in random.id() }, covers: [random.id()], path: path)
+        var bytes = try Data(contentsOf: URL(filePath: path))
+        bytes[3 * IndexRun.pageSize + 100] ^= 1
+        try bytes.write(to: URL(filePath: path))
+        let run = try #require(IndexRun(path: path))
+        for record in records { #expect(throws: IndexRun.Damaged.self) { try run.find(record.id) } }
+    }
+
+    @Test(arguments: [1, 50, 20_000]) func `a filter lets through what was added, and little else`(_ count: Int) throws {
+        var random = Seeded(count)
+        let ids = (0..<count).map { _ in random.block() }.sorted()
+        // More room than is used: records of the same id count once.
+        var builder = RunFilter.Builder(records: count * 2)
+        var bytes: [UInt8] = []
+        for id in ids { builder.add(id) { bytes += $0 } }
+        builder.finish { bytes += $0 }
+        #expect(bytes.count == builder.pages * IndexRun.pageSize)
+        let path = directory("filter")
+        try Data([UInt8](repeating: 7, count: IndexRun.pageSize) + bytes).write(to: URL(filePath: path))
+        let file = open(path, O_RDONLY)
+        defer { close(file) }
+        for filter in [RunFilter(bytes), RunFilter(file, start: 1, pages: builder.pages, resident: 0)] {
+            for id in ids where try !filter.mayHold(id) { Issue.record("an id that was added is not let through") }
+            let wrong = try (0..<5000).count { _ in try filter.mayHold(random.block()) }
+            #expect(wrong < 150)
+        }
+    }
+
+    @Test func `records are rewritten a few times, however many runs come`() throws {
+        var random = Seeded(6)
+        let index = BlockIndex(directory: directory("runs"), ambient: .system)
+        var before: Set<String> = []
+        var written = 0
+        for _ in 0..<200 {
+            index.add(object(&random, packs: 1, blocks: 50), id: random.id())
+            let names = Set(try FileManager.default.contentsOfDirectory(atPath: directory("runs")))
+            for name in names.subtracting(before) {
+                written += try #require(IndexRun(path: directory("runs/\(name)"))).recordCount
+            }
+            #expect(names.count <= 8)
+            before = names
+        }
+        #expect(index.recordCount == 10_000 && written < 60_000, "\(written)")
     }
 
     // MARK: - The index

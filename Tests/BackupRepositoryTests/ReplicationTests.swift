@@ -44,7 +44,7 @@ import Testing
     private func isWhole(_ place: MemoryStore) async throws -> Bool {
         let copy = there(place)
         let packs = Set(place.names("v1/packs/"))
-        let listed = try await copy.listedPacks()
+        let listed = try await copy.listedPacks().packs
         guard listed.allSatisfy({ packs.contains(FinishedPack.name($0)) }) else { return false }
         for name in try await copy.snapshotNames() {
             for pack in try await copy.packs(of: copy.snapshot(name)) {
@@ -80,7 +80,7 @@ import Testing
         let needed = try await repository.packs(of: repository.snapshot(names[0]))
         #expect(Set(place.names("v1/packs/")) == Set(needed.map { FinishedPack.name($0) }))
         // Its index says nothing of packs that are not there.
-        #expect(try await there().listedPacks() == needed)
+        #expect(try await there().listedPacks().packs == needed)
         #expect(try await findings().isEmpty)
         #expect(try await copy([names[1]]).packsPresent > 0)
         #expect(try await findings().isEmpty)

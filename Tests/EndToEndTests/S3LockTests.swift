@@ -69,6 +69,21 @@ struct S3LockTests {
         #expect(result.errors.contains("keeps none") && result.errors.contains("HINT: "))
     }
 
+    @Test func `A snapshot that somebody hid behind a delete marker is not pruned as forgotten`() throws {
+        let server = try S3Server(.strict, configuration: Self.locked)
+        let workspace = try Workspace("hidden", server: server, options: Self.days)
+        let volume = try Volume.small(workspace.path("volume"))
+        let snapshot = try workspace.backup(volume)
+        try workspace.expect(0, ["prune", "--dry-run", "--grace", "0", "--json"])
+        let prefix = workspace.location.dropFirst("s3://bucket/".count)
+        try server.objects("remove", ["prefix": "\(prefix)/v1/snapshots/"])
+        #expect(try workspace.store.names("v1/snapshots/").isEmpty)
+        for more in [["--dry-run"], []] {
+            let refused = try workspace.expect(17, ["prune", "--grace", "0", "--json"] + more)
+            #expect(refused.errors.contains("delete marker") && refused.errors.contains(snapshot.id))
+        }
+    }
+
     @Test func `A bucket without Object Lock is refused at init`() throws {
         let server = try S3Server(.strict)
         let workspace = try Workspace("lock", initialize: false, server: server, options: Self.days)

@@ -12,6 +12,18 @@ import Testing
 
     // MARK: - Clock and keys
 
+    @Test func `a store that tells no date is refused: what is old may be taken away`() async throws {
+        let list = "<ListBucketResult><Contents><Key>v1/x</Key><Size>1</Size></Contents></ListBucketResult>"
+        let transport = ScriptedTransport { request, _ in
+            request.method == "HEAD"
+                ? HTTPResponse(200, [("content-length", "1")]) : HTTPResponse(200, [("etag", "\"1\"")], list)
+        }
+        let store = try S3Store.scripted("s3://bucket?endpoint=http://localhost", transport)
+        #expect(await storeError { _ = try await store.info("v1/x") }?.detail.contains("no date") == true)
+        #expect(await storeError { _ = try await store.fetch("v1/x", limit: 1000) }?.detail.contains("no date") == true)
+        #expect(await storeError { _ = try await store.list("v1/") }?.detail.contains("no date") == true)
+    }
+
     @Test(arguments: [1200.0, -1200, 86_400, -86_400])
     func `the store's clock counts, and is asked once`(_ skew: Double) async throws {
         let bench = try await S3Bench(configuration: S3Bench.personality("\"clockSkewSeconds\": \(skew)"))
@@ -100,7 +112,7 @@ import Testing
 
     @Test func `a refusal that comes and goes is asked about once with temporary keys`() async throws {
         let transport = ScriptedTransport { request, number in
-            number % 2 == 0 ? HTTPResponse(403) : HTTPResponse(200, [("content-length", "1")])
+            number % 2 == 0 ? HTTPResponse(403) : HTTPResponse(200, [("content-length", "1"), dated])
         }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport, keys: ["AWS_SESSION_TOKEN": "t"])
         for _ in 0..<3 { #expect(try await store.info("v1/a")?.size == 1) }
@@ -144,7 +156,7 @@ import Testing
     }
 
     @Test func `a task that is cancelled already asks nothing`() async throws {
-        let transport = ScriptedTransport { _, _ in HTTPResponse(200, [("content-length", "1")]) }
+        let transport = ScriptedTransport { _, _ in HTTPResponse(200, [("content-length", "1"), dated]) }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         let task = Task {
             while !Task.isCancelled { await Task.yield() }

@@ -149,7 +149,7 @@ import Testing
     @Test func `a 500 after the write is settled by looking too`() async throws {
         let transport = ScriptedTransport { request, _ in
             if request.method == "PUT" { return .error(500, "InternalError") }
-            return HTTPResponse(200, [("content-length", "1"), (S3Headers.digest, RequestSigner.hash([7]))])
+            return HTTPResponse(200, [("content-length", "1"), dated, (S3Headers.digest, RequestSigner.hash([7]))])
         }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         try await store.put("tmp/x", [7])

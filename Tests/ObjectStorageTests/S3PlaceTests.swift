@@ -279,7 +279,7 @@ import Testing
     @Test func `a temporary redirect is signed for its host, for one request`() async throws {
         let transport = ScriptedTransport { request, _ in
             if request.url.hasPrefix("https://h/") { return HTTPResponse(307, [("location", "https://other:1/bucket/k")]) }
-            return HTTPResponse(200, [("content-length", "3")])
+            return HTTPResponse(200, [("content-length", "3"), dated])
         }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         #expect(try await store.info("k")?.size == 3)

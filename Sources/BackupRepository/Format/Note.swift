@@ -54,22 +54,31 @@ extension Repository {
     ///   away before somebody looked
     public func notes<Body>(_ topic: NoteTopic, of type: Body.Type = Body.self) async throws -> [Note<Body>] {
         var notes: [Note<Body>] = []
+        try await forEachNote(topic, of: Body.self) { notes.append($0) }
+        return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
+    }
+
+    /// All notes on a topic, in no order, few of them in memory at a time.
+    /// - Parameter limit: bytes of a note's object at the most
+    func forEachNote<Body>(
+        _ topic: NoteTopic, of type: Body.Type, limit: Int = Repository.noteLimit, _ body: (Note<Body>) throws -> Void
+    ) async throws {
         let listed = try await store.list(topic.prefix)
         var rest = listed[...]
         var absent: Set<String> = []
         // Several at once: each is a round trip, and drills of years are many.
         var reading = OrderedMap<ObjectInfo, Note<Body>?>(
-            width: store.parallelGets, on: executor, from: { rest.popFirst() }, transform: { try await self.note($0, topic) })
+            width: store.parallelGets, on: executor, from: { rest.popFirst() },
+            transform: { try await self.note($0, topic, limit) })
         var read = 0
         while let result = try await reading.next() {
             read += 1
-            if let note = result { notes.append(note) } else { absent.insert(listed[read - 1].name) }
+            if let note = result { try body(note) } else { absent.insert(listed[read - 1].name) }
         }
         // A 404 of something on the way is no word of the store's; one without conditions lists for a while what is gone.
         if !absent.isEmpty, isShared, let still = try await store.list(topic.prefix).first(where: { absent.contains($0.name) }) {
             throw unreadable(still.name, StoreError(.notFound, "read", still.name))
         }
-        return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
     }
 
     /// What the notes on a topic are called, without reading them.
@@ -77,12 +86,12 @@ extension Repository {
         Set(try await store.list(topic.prefix).compactMap { ObjectID(hex: $0.name.dropFirst(topic.prefix.count)) })
     }
 
-    private func note<Body>(_ info: ObjectInfo, _ topic: NoteTopic) async throws -> Note<Body>? {
+    private func note<Body>(_ info: ObjectInfo, _ topic: NoteTopic, _ limit: Int) async throws -> Note<Body>? {
         do {
             guard let id = ObjectID(hex: info.name.dropFirst(topic.prefix.count)) else {
                 throw FormatError("its name is none of a note")
             }
-            let bytes = try await store.get(info.name, .all, limit: Self.noteLimit).array
+            let bytes = try await store.get(info.name, .all, limit: limit).array
             let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
             let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
                 try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)

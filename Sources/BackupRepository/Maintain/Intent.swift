@@ -51,8 +51,8 @@ actor Intent {
     private var state: State
     private var number = 0
     private var current = ""
-    /// All names that may be there.
-    private var written: [String] = []
+    /// All names that may be there, each with what this run wrote there.
+    private var written: [String: [[UInt8]]] = [:]
     private(set) var isLost = false
     private var stays = false
     private let lock: ProcessLock?
@@ -85,9 +85,10 @@ actor Intent {
         try await put(current)
     }
 
-    private func put(_ name: String) async throws {
-        written.append(name)
-        try await store.put(name, AlignedBuffer(copying: try state.bytes), ifAbsent: true)
+    private func put(_ name: String, ifAbsent: Bool = true) async throws {
+        let bytes = try state.bytes
+        written[name, default: []].append(bytes)
+        try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: ifAbsent)
     }
 
     // MARK: - One at a time
@@ -113,6 +114,9 @@ actor Intent {
         defer { leave() }
         state.tombstones = tombstones.map { "\($0)" }
         try await succeed()
+        // The first one says so too: others believe what all objects of a run say, so that nobody can speak for it by
+        // adding one. Where the run was given up just now the successor is gone, which it finds out by.
+        try await put(Self.name(run, 0), ifAbsent: false)
     }
 
     /// Shows that the run is alive. Throws `.busy` where somebody gave it up.
@@ -128,7 +132,7 @@ actor Intent {
         let next = Self.name(run, number)
         try await put(next)
         // Only now: who gave the run up before the successor was there has deleted this one.
-        guard let before = try await store.info(current) else {
+        guard let before = try await own(current) else {
             isLost = true
             try? await store.delete(next)
             throw lost()
@@ -145,9 +149,23 @@ actor Intent {
         guard old != Self.name(run, 0) else { return }
         do {
             try await store.delete(old)
-            written.removeAll { $0 == old }
+            written[old] = nil
         } catch is StoreError {
             // The older one says nothing that the newer one does not; it goes at the end.
+        }
+    }
+
+    /// An object of this run, as long as it says what this run wrote there, now or before (some servers read late): who can speak for a run by other words has taken
+    /// it over. Read, not only looked up: a network file system answers looks from its cache.
+    private func own(_ name: String) async throws -> VersionedObject? {
+        do {
+            guard let found = try await store.fetch(name, limit: Self.sizeLimit), written[name, default: []].contains(found.bytes)
+            else {
+                return nil
+            }
+            return found
+        } catch let error as StoreError where error.kind == .tooLarge {
+            return nil
         }
     }
 
@@ -155,7 +173,7 @@ actor Intent {
     private func isThere() async throws -> Bool {
         let first = Self.name(run, 0)
         guard current != first else { return true }
-        return try await store.info(first) != nil
+        return try await own(first) != nil
     }
 
     /// Leaves the intent to run out by itself: a request that was given up may still arrive. Not where the store is on
@@ -170,11 +188,12 @@ actor Intent {
         // The last word is the store's, on what is there: each step of a renewal may take its time.
         for _ in 0..<4 {
             guard !isLost else { throw lost() }
-            guard try await isThere(), let found = try await store.fetch(current, limit: Self.sizeLimit) else {
+            guard try await isThere(), let found = try await own(current) else {
                 isLost = true
                 throw lost()
             }
-            if lock != nil || Double(found.now - found.modified) / 1e9 <= Self.freshness { return }
+            // Also where a process lock speaks for the run: another host may not see it.
+            if abs(Double(found.now - found.modified)) / 1e9 <= Self.freshness { return }
             try await succeed()
         }
         throw lost()
@@ -186,10 +205,21 @@ actor Intent {
             hint: "Nothing was committed. Run it again; what was stored is found where it is still there.")
     }
 
+    /// Renews again and again until it is cancelled.
+    nonisolated func renewing(every pause: Double) -> Task<Void, any Error> {
+        Task {
+            while !Task.isCancelled {
+                try await Task.sleep(for: .seconds(pause))
+                // A store that fails may answer the next time; a run that was given up learns it when it confirms.
+                try? await renew()
+            }
+        }
+    }
+
     /// Takes the intent away. What cannot go runs out by itself.
     func end() async {
         guard !stays else { return }
-        let (store, names, lock, run) = (store, written, lock, run)
+        let (store, names, lock, run) = (store, written.keys.sorted(), lock, run)
         // Also where this run was cancelled: an intent that is left delays the next prune.
         await Task(executorPreference: executor) {
             for name in names { try? await store.delete(name) }
@@ -207,15 +237,7 @@ extension Repository {
         _ kind: Intent.Kind, pause: Double? = Intent.renewal, _ body: (Intent) async throws -> Result
     ) async throws -> Result {
         let intent = try await Intent.begin(kind, self)
-        let renewing = pause.map { pause in
-            Task {
-                while !Task.isCancelled {
-                    try await Task.sleep(for: .seconds(pause))
-                    // A store that fails may answer the next time; a run that was given up learns it when it confirms.
-                    try? await intent.renew()
-                }
-            }
-        }
+        let renewing = pause.map { intent.renewing(every: $0) }
         func end() async {
             renewing?.cancel()
             _ = await renewing?.result
@@ -242,40 +264,66 @@ extension Repository {
     }
 }
 
-/// An intent as others see it.
+/// An intent as others see it: what all its objects say alike. Any writer can add one to another run's.
 struct ListedIntent: Sendable {
     let run: ObjectID
     let names: [String]
     /// When it was renewed last, by the store's clock.
     let modified: Int64
-    /// Nil for what says nothing that can be read: it knows of no tombstone.
-    let state: Intent.State?
+    /// What each of its objects says, the newest first; nil for what cannot be read.
+    let states: [Intent.State?]
 
-    var kind: Intent.Kind { state?.kind ?? .writer }
-    var started: Int64 { min(state?.started ?? modified, modified) }
-    var holder: String { state.map { printable($0.holder.utf8.prefix(200)) } ?? "a run that cannot be read" }
+    /// Whether it may rely on what it found, and whether it may take away.
+    var mayWrite: Bool { !states.allSatisfy { $0?.kind == .prune } }
+    var mayPrune: Bool { !states.allSatisfy { $0?.kind == .writer } }
+    var started: Int64 { min((states.first ?? nil)?.started ?? modified, modified) }
+    var holder: String { (states.first ?? nil).map { printable($0.holder.utf8.prefix(200)) } ?? "a run that cannot be read" }
 
-    func knows(_ tombstone: ObjectID) -> Bool { state?.tombstones.contains("\(tombstone)") ?? false }
+    func knows(_ tombstone: ObjectID) -> Bool {
+        let name = "\(tombstone)"
+        return !states.isEmpty && states.allSatisfy { $0?.tombstones.contains(name) ?? false }
+    }
+
+    /// Whether it says of itself that it runs on this machine since its start.
+    var isOfThisMachine: Bool { !Intent.machine.isEmpty && states.allSatisfy { $0?.machine == Intent.machine } }
 }
 
 extension Repository {
-    /// All intents that are there.
+    /// Runs at once at the most, and objects of one: what a writer can put is bounded before it is read.
+    private static let mostRuns = 10_000
+    private static let mostObjects = 16
+
+    /// All intents that are there. Throws `.busy` where there are more than any cluster has.
     func intents() async throws -> [ListedIntent] {
         var found: [ListedIntent] = []
         // One that is renewed meanwhile has another name: look again.
         for attempt in 0..<8 {
             var isWhole = true
             found = []
-            for (run, objects) in try await intentObjects() {
-                let newest = objects.max { ($0.modified, $0.number) < ($1.modified, $1.number) }!
-                var state: Intent.State?
-                do {
-                    let bytes = try await store.get(newest.name, .all, limit: Intent.sizeLimit).array
-                    state = try? JSONDecoder().decode(Intent.State.self, from: Data(bytes))
-                } catch let error as StoreError where error.kind == .notFound {
-                    isWhole = false
-                } catch let error as StoreError where error.kind == .tooLarge {}
-                found.append(ListedIntent(run: run, names: objects.map(\.name), modified: newest.modified, state: state))
+            let listed = try await intentObjects()
+            guard listed.count <= Self.mostRuns else {
+                throw BackupError(
+                    .busy, "\(listed.count) runs say that they are at work at \(store.location)",
+                    hint: "Look at who writes below tmp/ there; what is not renewed runs out within an hour.")
+            }
+            for (run, objects) in listed {
+                let newest = objects.sorted { ($0.modified, $0.number) > ($1.modified, $1.number) }
+                var states: [Intent.State?] = []
+                // An honest run has two or three; what cannot be deleted stays, and then it knows of nothing.
+                if newest.count > Self.mostObjects { states.append(nil) }
+                for object in newest.prefix(Self.mostObjects) {
+                    do {
+                        let bytes = try await store.get(object.name, .all, limit: Intent.sizeLimit).array
+                        states.append(try? JSONDecoder().decode(Intent.State.self, from: Data(bytes)))
+                    } catch let error as StoreError where error.kind == .notFound {
+                        isWhole = false
+                        states.append(nil)
+                    } catch let error as StoreError where error.kind == .tooLarge {
+                        states.append(nil)
+                    }
+                }
+                found.append(
+                    ListedIntent(run: run, names: objects.map(\.name), modified: newest[0].modified, states: states))
             }
             if isWhole || attempt == 7 { break }
         }
@@ -295,17 +343,13 @@ extension Repository {
     /// Whether a run can be given up: its process is gone, or nothing was heard of it for too long.
     /// - Parameter now: the store's clock
     func isDead(_ intent: ListedIntent, now: Int64) throws -> Bool {
-        let isSilent = Double(now - intent.modified) / 1e9 > Intent.life
-        do {
-            guard let lock = try store.processLock(Intent.lockPurpose(intent.run)) else { return isSilent }
-            lock.release()
-            // A lock that is free says so much only for a process of this machine since it was started.
-            let isOurs = !Intent.machine.isEmpty && intent.state?.machine == Intent.machine
-            return isSilent || isOurs
-        } catch let error as StoreError where error.kind == .exists {
-            // Its process is there, whatever the clock says.
-            return false
-        }
+        // One that is dated an hour ahead is as little a sign of life: the store's clock was set back, or somebody
+        // dated it. Its run, if there is one, finds out.
+        let isSilent = abs(Double(now - intent.modified)) / 1e9 > Intent.life
+        guard let isLocked = try store.isProcessLocked(Intent.lockPurpose(intent.run)) else { return isSilent }
+        // Where its process is there it lives, whatever the clock says. A lock that is free says that it does not only
+        // for a process of this machine since it was started.
+        return !isLocked && (isSilent || intent.isOfThisMachine)
     }
 
     /// Takes away lock files of runs that were killed before they put an intent. Only space: errors wait.

@@ -89,8 +89,8 @@ public final class Prune {
         let living = try await repository.intents().filter { try !repository.isDead($0, now: now) }
         try await mark()
         let fresh = freshlyDead(living)
-        let (ripe, held) = split(fresh: nil, fresh, living)
-        count(ripe, held)
+        let (ripe, held) = split(unmarked: fresh, living)
+        try await count(held)
         plan.free = amount(try await unlocked(ripe))
         try await PruneIndex(repository, going: Set(ripe), references, now: now, progress: progress).count(
             packs.keys, into: &plan)
@@ -103,13 +103,16 @@ public final class Prune {
         try await mark()
         try await noteRevivals()
         let fresh = freshlyDead(before)
-        let stones = try await bury(fresh)
+        try await bury(fresh)
         // A run that began after this look knows the tombstones.
         let living = try await livingIntents()
         // What those that ended meanwhile have committed.
         try await mark()
-        let (ripe, held) = split(fresh: stones, fresh.filter { !references.needs($0) }, living)
-        count(ripe, held)
+        // Of this run's tombstones too: what a snapshot needs now may be forgotten before the next prune, and readers
+        // that began meanwhile have the grace of a tombstone that was put after that.
+        try await noteRevivals()
+        let (ripe, held) = split(unmarked: [], living)
+        try await count(held)
         let going = try await unlocked(ripe)
         try await confirm()
         try await PruneIndex(repository, going: Set(going), references, now: now, progress: progress).rewrite(
@@ -146,6 +149,7 @@ public final class Prune {
     private func mark() async throws {
         // Before the snapshots: a pack that is put later is not looked at.
         if packs.isEmpty { packs = try await repository.storedPacks() }
+        try await refuseHidden()
         var names = try await repository.snapshotNames().filter { !marked.contains($0) }[...]
         let total = names.count
         var (done, absent) = (0, Set<SnapshotName>())
@@ -182,6 +186,15 @@ public final class Prune {
         }
     }
 
+    /// Under Object Lock whoever may not destroy a snapshot can still hide it from lists, by a delete marker.
+    private func refuseHidden() async throws {
+        let hidden = try await repository.store.hiddenNames(SnapshotName.prefix)
+        guard let first = hidden.first else { return }
+        throw BackupError(
+            .damaged, "\(hidden.count) snapshots were hidden by delete markers and not forgotten, the first is \(first)",
+            hint: "Nothing is taken away. Find out who did it, and delete the markers: the snapshots are there again.")
+    }
+
     /// That a store has no such object is believed where it is not listed any more either: something on the way may
     /// answer 404 for it.
     private func requireForgotten(_ absent: Set<SnapshotName>) async throws {
@@ -194,7 +207,7 @@ public final class Prune {
     /// Packs that no snapshot needs and no tombstone names, old enough to be marked.
     private func freshlyDead(_ living: [ListedIntent]) -> [ObjectID] {
         let known = tombstones.stones.reduce(into: Set<ObjectID>()) { $0.formUnion($1.dead) }
-        let oldest = (living.filter { $0.kind == .writer }.map(\.started).min() ?? .max) - Int64(Self.slack * 1e9)
+        let oldest = (living.filter(\.mayWrite).map(\.started).min() ?? .max) - Int64(Self.slack * 1e9)
         var fresh: [ObjectID] = []
         plan.young = .init()
         for (id, info) in packs where !references.needs(id) && !known.contains(id) {
@@ -208,14 +221,12 @@ public final class Prune {
     }
 
     /// From here on whoever begins treats these packs as gone.
-    private func bury(_ fresh: [ObjectID]) async throws -> [ObjectID: Set<ObjectID>] {
-        var stones: [ObjectID: Set<ObjectID>] = [:]
+    private func bury(_ fresh: [ObjectID]) async throws {
         for start in stride(from: 0, to: fresh.count, by: Tombstone.most) {
             let part = fresh[start..<min(start + Tombstone.most, fresh.count)]
             let id = try await repository.put(note: Tombstone(packs: part.map { "\($0)" }), Tombstone.topic)
-            stones[id] = Set(part)
+            tombstones.stones.append(Tombstones.Stone(id: id, modified: now, packs: Set(part)))
         }
-        return stones
     }
 
     /// Marked packs that a snapshot needs after all, of those that are noted nowhere.
@@ -243,10 +254,8 @@ public final class Prune {
     }
 
     /// The packs whose grace is over and that no run holds up, oldest tombstone first, and the others.
-    /// - Parameter stones: of this run, with their packs; nil where none was written
-    private func split(
-        fresh stones: [ObjectID: Set<ObjectID>]?, _ fresh: [ObjectID], _ living: [ListedIntent]
-    ) -> ([ObjectID], Held) {
+    /// - Parameter fresh: packs that a run would mark now; for a plan
+    private func split(unmarked fresh: [ObjectID], _ living: [ListedIntent]) -> ([ObjectID], Held) {
         var held = Held()
         var ripe: [ObjectID] = []
         var taken: Set<ObjectID> = []
@@ -254,7 +263,7 @@ public final class Prune {
         func judge(_ dead: Set<ObjectID>, since: Int64, _ knows: (ListedIntent) -> Bool) {
             let dead = dead.filter { packs[$0] != nil && !references.needs($0) && !taken.contains($0) }
             let end = since + Int64(options.grace * 1e9)
-            let obstacles = living.filter { $0.kind == .writer && !knows($0) }
+            let obstacles = living.filter { $0.mayWrite && !knows($0) }
             if end > now {
                 held.later.formUnion(dead)
                 if !dead.isEmpty { held.laterFrom = min(held.laterFrom ?? .max, end) }
@@ -267,11 +276,7 @@ public final class Prune {
             }
         }
         for stone in tombstones.stones { judge(stone.dead, since: stone.modified) { $0.knows(stone.id) } }
-        if let stones {
-            for (id, packs) in stones { judge(packs.intersection(fresh), since: now) { $0.knows(id) } }
-        } else {
-            judge(Set(fresh), since: now) { _ in false }
-        }
+        judge(Set(fresh), since: now) { _ in false }
         held.packs.subtract(taken)
         held.later.subtract(taken)
         held.later.subtract(held.packs)
@@ -279,12 +284,17 @@ public final class Prune {
         return (ripe, held)
     }
 
-    private func count(_ ripe: [ObjectID], _ held: Held) {
+    private func count(_ held: Held) async throws {
         for (id, info) in packs {
             plan.stored.add(info.size)
             if references.needs(id) { plan.needed.add(info.size) }
         }
-        plan.missing = references.used.keys.count { packs[$0] == nil }
+        let absent = references.used.keys.filter { packs[$0] == nil }
+        if !absent.isEmpty {
+            // Backups that ended meanwhile put packs after the list.
+            let there = try await repository.storedPacks()
+            plan.missing = absent.count { there[$0] == nil }
+        }
         plan.later = amount(held.later)
         plan.laterFrom = held.laterFrom
         plan.held = amount(held.packs)
@@ -326,18 +336,29 @@ public final class Prune {
             try await confirm()
             let batch = going[start..<min(start + Self.batch, going.count)]
             do {
+                guard try await store.deletesTogether else {
+                    try await deleteEach(batch, confirm)
+                    progress(.delete, start + batch.count, going.count)
+                    continue
+                }
                 try await store.delete(all: batch.map { FinishedPack.name($0) })
                 for id in batch { plan.free.add(packs[id]?.size ?? 0) }
             } catch let error as StoreError where error.kind == .locked {
-                try await deleteEach(Array(batch))
+                try await deleteEach(batch, confirm)
             }
             progress(.delete, start + batch.count, going.count)
         }
     }
 
-    private func deleteEach(_ batch: [ObjectID]) async throws {
-        let store = repository.store
+    /// One at a time: where that takes minutes, the run's right to go on is looked at in between.
+    private func deleteEach(_ batch: ArraySlice<ObjectID>, _ confirm: () async throws -> Void) async throws {
+        let (store, ambient) = (repository.store, repository.ambient)
+        var confirmed = ambient.now()
         for id in batch {
+            if abs(Double(ambient.now() - confirmed)) / 1e9 > Intent.renewal {
+                try await confirm()
+                confirmed = ambient.now()
+            }
             do {
                 try await store.delete(FinishedPack.name(id))
                 plan.free.add(packs[id]?.size ?? 0)
@@ -355,7 +376,7 @@ public final class Prune {
         let left = tombstones.stones.map(\.id).filter { !gone.contains($0) }
         let spent = tombstones.revivals.filter { !left.contains($0.tombstone) }
         guard !done.isEmpty || !spent.isEmpty else { return }
-        let others = try await repository.intents().filter { $0.run != intent.run && $0.state?.kind != .writer }
+        let others = try await repository.intents().filter { $0.run != intent.run && $0.mayPrune }
         guard others.isEmpty else { return }
         for stone in done {
             try await confirm()

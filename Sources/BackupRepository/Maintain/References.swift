@@ -4,19 +4,37 @@ import ObjectStorage
 /// Blocks of one pack, by their ordinals.
 struct BlockSet {
     private var words: [UInt64] = []
+    /// There was no room to tell which.
+    private var isWhole = false
 
     /// No trailer has room for more: what a manifest says beyond is damage, and no reason for more memory.
     private static let most = 1 << 20
 
-    mutating func insert(_ first: Int, _ count: Int) {
+    /// - Parameter room: words that the set may grow by
+    /// - Returns: those that it grew by
+    mutating func insert(_ first: Int, _ count: Int, room: Int) -> Int {
         let end = min(first + count, Self.most)
-        guard first < end else { return }
-        if end > words.count * 64 { words += [UInt64](repeating: 0, count: (end + 63) / 64 - words.count) }
-        for ordinal in first..<end { words[ordinal >> 6] |= 1 << UInt64(ordinal & 63) }
+        guard first < end, !isWhole else { return 0 }
+        let more = max((end + 63) / 64 - words.count, 0)
+        guard more <= room else {
+            isWhole = true
+            defer { words = [] }
+            return -words.count
+        }
+        if more > 0 { words += [UInt64](repeating: 0, count: more) }
+        var next = first
+        while next < end {
+            // Up to a word at once: runs are long.
+            let width = min(64 - (next & 63), end - next)
+            let mask = width == 64 ? UInt64.max : ((1 << UInt64(width)) - 1) << UInt64(next & 63)
+            words[next >> 6] |= mask
+            next += width
+        }
+        return more
     }
 
     func contains(_ ordinal: Int) -> Bool {
-        ordinal >> 6 < words.count && words[ordinal >> 6] & (1 << UInt64(ordinal & 63)) != 0
+        isWhole || ordinal >> 6 < words.count && words[ordinal >> 6] & (1 << UInt64(ordinal & 63)) != 0
     }
 
     /// Bytes of the pack's frames that hold none of these blocks, or as a share of a frame that holds some.
@@ -37,9 +55,18 @@ final class ReferenceMark {
     private(set) var used: [ObjectID: BlockSet] = [:]
     private let repository: Repository
     private var seen: Set<Location> = []
+    /// Words that sets of blocks may still take. A manifest can name packs that never were, each with a million blocks.
+    private var room = mostWords
 
     /// Places remembered at the most: some 100 MB. Beyond, what is shared is read again.
     private static let mostSeen = 2_000_000
+    /// 256 MB, as much as 2 billion blocks need. Beyond, packs are needed as a whole: nothing counts as wasted.
+    private static let mostWords = 32 << 20
+    /// 600 TB in packs; honest snapshots need no more.
+    private static let mostPacks = 10_000_000
+    private static let tooManyPacks = BackupError(
+        .damaged, "snapshots need more than \(mostPacks) packs",
+        hint: "Some name packs that never were: look at the newest ones, and forget those that nobody made.")
 
     init(_ repository: Repository) { self.repository = repository }
 
@@ -47,14 +74,14 @@ final class ReferenceMark {
 
     /// Throws `.damaged` for what cannot be read: then nothing is known.
     func add(_ snapshot: Snapshot) async throws {
-        try await forEachUnseen(snapshot.manifest) { location in
+        try await forEachUnseen(snapshot.manifest) { location, _ in
             let bytes = try await repository.reader.block(location)
             var indirect: [Content] = []
             try named("the manifest of snapshot \(snapshot.id)", location) {
                 try ManifestChunk.decode(bytes) { entry in
                     guard case .file(_, let content) = entry.kind else { return }
                     switch content.layout {
-                    case .inline(let part): insert(part.extents)
+                    case .inline(let part): try insert(part.extents)
                     case .indirect: indirect.append(content)
                     }
                 }
@@ -65,32 +92,30 @@ final class ReferenceMark {
 
     private func add(_ content: Content) async throws {
         guard case .indirect(let perPart, let parts) = content.layout else { return }
-        var part = 0
-        var wanted: [(location: Location, part: Int)] = []
-        parts.forEachBlock { location in
-            if let location, visit(location) { wanted.append((location, part)) }
-            part += 1
-        }
-        insert(parts)
-        for (location, part) in wanted {
+        try await forEachUnseen(parts) { location, part in
             let first = part * perPart
             let blocks = min(perPart, content.blockCount - first)
             let size = min(
                 Int64(perPart) * Int64(content.blockSize), content.size - Int64(first) * Int64(content.blockSize))
             let bytes = try await repository.reader.block(location)
             try named("a file's block list", location) {
-                insert(try Content.Part(decoding: bytes, size: size, blocks: blocks).extents)
+                try insert(try Content.Part(decoding: bytes, size: size, blocks: blocks).extents)
             }
         }
     }
 
-    private func forEachUnseen(_ extents: Extents, _ body: (Location) async throws -> Void) async throws {
-        insert(extents)
-        for case .stored(let pack, let first, let count) in extents.runs {
-            for ordinal in first..<first + count {
-                let location = Location(pack: pack, ordinal: ordinal)
-                if visit(location) { try await body(location) }
+    /// - Parameter body: gets a place, and how many blocks stand before it
+    private func forEachUnseen(_ extents: Extents, _ body: (Location, Int) async throws -> Void) async throws {
+        try insert(extents)
+        var before = 0
+        for run in extents.runs {
+            if case .stored(let pack, let first, let count) = run {
+                for step in 0..<count {
+                    let location = Location(pack: pack, ordinal: first + step)
+                    if visit(location) { try await body(location, before + step) }
+                }
             }
+            before += run.count
         }
     }
 
@@ -100,9 +125,10 @@ final class ReferenceMark {
         return seen.insert(location).inserted
     }
 
-    private func insert(_ extents: Extents) {
+    private func insert(_ extents: Extents) throws {
         for case .stored(let pack, let first, let count) in extents.runs {
-            used[pack, default: BlockSet()].insert(first, count)
+            room -= used[pack, default: BlockSet()].insert(first, count, room: room)
+            guard used.count <= Self.mostPacks else { throw Self.tooManyPacks }
         }
     }
 

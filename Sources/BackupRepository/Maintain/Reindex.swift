@@ -83,18 +83,8 @@ extension Repository {
     /// objects that cannot be read; packs and snapshots are never touched.
     public func reindex(dryRun: Bool) async throws -> ReindexReport {
         var report = ReindexReport()
-        var listed: Set<ObjectID> = []
-        for info in try await store.list(IndexObject.prefix) {
-            guard let id = IndexObject.id(name: info.name) else { continue }
-            do {
-                let bytes = try await store.get(info.name, .all, limit: IndexObject.sizeLimit).array
-                for pack in try IndexObject(opening: bytes, keys, id: id).packs { listed.insert(pack.id) }
-            } catch is FormatError {
-                report.damagedIndexes.append(info.name)
-            } catch let error as StoreError where error.kind == .tooLarge {
-                report.damagedIndexes.append(info.name)
-            }
-        }
+        let (listed, damaged) = try await listedPacks()
+        report.damagedIndexes = damaged
         var object = IndexObject()
         var blocks = 0
         for info in try await store.list("v1/packs/") {

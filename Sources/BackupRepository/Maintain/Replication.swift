@@ -48,14 +48,17 @@ public final class Replication {
     }
 
     /// - Parameter names: the snapshots to copy; nil copies all, also without the right to read them
-    public func run(_ names: [SnapshotName]?) async throws -> Report {
+    public func run(_ names: [SnapshotName]?) async throws -> Report { try await run(names, renewing: Intent.renewal) }
+
+    /// - Parameter pause: seconds between renewals of the run's intent; nil for none
+    func run(_ names: [SnapshotName]?, renewing pause: Double?) async throws -> Report {
         guard names == nil || source.keys.canRead else { throw KeyRing.writeOnly }
         target = try await openTarget()
         try await target?.requireClaim()
         guard let target, !dryRun else { return try await copy(names) }
-        return try await target.withIntent(.writer) { intent in
+        return try await target.withIntent(.writer, pause: pause) { intent in
             self.intent = intent
-            usable = try await target.usablePacks(intent)
+            usable = try await target.usablePacks(intent).packs
             return try await copy(names)
         }
     }
@@ -65,7 +68,7 @@ public final class Replication {
         let all = try await source.snapshotNames()
         for info in try await source.store.list("v1/packs/") { Self.id(info).map { sizes[$0] = info.size } }
         for info in try await place.list("v1/packs/") { Self.id(info).map { there[$0] = info.size } }
-        if let target { listed = try await target.listedPacks() }
+        if let target { listed = try await target.listedPacks().packs }
         let present = Set(try await place.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) })
         // Who cannot read a manifest cannot know what it needs: everything goes first.
         if !source.keys.canRead { try await copy(packs: Set(sizes.keys)) }
@@ -268,18 +271,29 @@ public final class Replication {
 }
 
 extension Repository {
-    /// The packs that readable index objects list.
-    func listedPacks() async throws -> Set<ObjectID> {
+    /// The packs that readable index objects list, and the index objects that are none. A prune that runs meanwhile
+    /// replaces some: then all are looked at again.
+    func listedPacks() async throws -> (packs: Set<ObjectID>, damaged: [String]) {
         var listed: Set<ObjectID> = []
-        for info in try await store.list(IndexObject.prefix) {
-            guard let id = IndexObject.id(name: info.name) else { continue }
-            do {
-                let bytes = try await store.get(info.name, .all, limit: IndexObject.sizeLimit).array
-                for pack in try IndexObject(opening: bytes, keys, id: id).packs { listed.insert(pack.id) }
-            } catch is FormatError {
-                continue  // 'check' names it; what it listed is listed again.
+        var damaged: [String] = []
+        var known: Set<String> = []
+        for _ in 0..<8 {
+            var isWhole = true
+            for info in try await store.list(IndexObject.prefix) where !known.contains(info.name) {
+                guard let id = IndexObject.id(name: info.name) else { continue }
+                do {
+                    let bytes = try await store.get(info.name, .all, limit: IndexObject.sizeLimit).array
+                    for pack in try IndexObject(opening: bytes, keys, id: id).packs { listed.insert(pack.id) }
+                } catch let error as StoreError where error.kind == .notFound {
+                    isWhole = false
+                    continue
+                } catch  where error is FormatError || (error as? StoreError)?.kind == .tooLarge {
+                    damaged.append(info.name)  // 'check' names it; what it listed is listed again.
+                }
+                known.insert(info.name)
             }
+            if isWhole { break }
         }
-        return listed
+        return (listed, damaged)
     }
 }

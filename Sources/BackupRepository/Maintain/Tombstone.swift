@@ -10,6 +10,8 @@ struct Tombstone: Codable, Sendable {
     static let topic = NoteTopic("tombstone")
     /// Packs of one note.
     static let most = 100_000
+    /// Bytes of a tombstone's or revival's object at the most: so many packs, and some.
+    static let sizeLimit = 4 << 20
 }
 
 /// A note of packs that a tombstone names and a snapshot needs all the same:
@@ -34,7 +36,7 @@ struct Tombstones: Sendable {
         var dead: Set<ObjectID> { packs.subtracting(revived) }
     }
 
-    var stones: [Stone]
+    var stones: [Stone] = []
     /// Notes of revivals, each with the tombstone it is about.
     var revivals: [(id: ObjectID, tombstone: ObjectID)] = []
 
@@ -42,14 +44,44 @@ struct Tombstones: Sendable {
     init(_ repository: Repository) async throws {
         // Revivals before tombstones: a run that takes a tombstone back puts the revival first, looks whether it is
         // alone, and takes the revival back last. So who misses the revival misses the tombstone too, or was seen.
-        let revived: [Note<Revival>] = try await repository.notes(Revival.topic)
-        let notes: [Note<Tombstone>] = try await repository.notes(Tombstone.topic)
-        stones = notes.map { Stone(id: $0.id, modified: $0.modified, packs: Set($0.body.packs.compactMap { ObjectID(hex: $0) })) }
-        for note in revived {
-            guard let tombstone = ObjectID(hex: note.body.tombstone) else { continue }
+        var room = DoomedPacks.most
+        func packs(_ names: [String]) throws -> Set<ObjectID> {
+            let packs = Set(names.compactMap { ObjectID(hex: $0) })
+            room -= packs.count
+            guard room >= 0 else { throw DoomedPacks.tooMany }
+            return packs
+        }
+        var revived: [ObjectID: Set<ObjectID>] = [:]
+        try await repository.forEachNote(Revival.topic, of: Revival.self, limit: Tombstone.sizeLimit) { note in
+            guard let tombstone = ObjectID(hex: note.body.tombstone) else { return }
             revivals.append((note.id, tombstone))
-            guard let index = stones.firstIndex(where: { $0.id == tombstone }) else { continue }
-            stones[index].revived.formUnion(note.body.packs.compactMap { ObjectID(hex: $0) })
+            revived[tombstone, default: []].formUnion(try packs(note.body.packs))
+        }
+        try await repository.forEachNote(Tombstone.topic, of: Tombstone.self, limit: Tombstone.sizeLimit) { note in
+            let named = try packs(note.body.packs)
+            stones.append(
+                Stone(id: note.id, modified: note.modified, packs: named, revived: revived.removeValue(forKey: note.id) ?? []))
+        }
+        stones.sort { ($0.modified, $0.id) < ($1.modified, $1.id) }
+    }
+}
+
+/// Packs that tombstones name: what a writer's key can put is bounded before it fills the memory.
+struct DoomedPacks {
+    /// 250 TB of packs, 200 MB of ids.
+    static let most = 4_000_000
+    static let tooMany = BackupError(
+        .damaged, "notes of prunes name more than \(most) packs",
+        hint: "No prune writes so many: look at what is below \(Tombstone.topic.prefix) and \(Revival.topic.prefix).")
+
+    private(set) var packs: Set<ObjectID> = []
+    private(set) var tombstones: [ObjectID] = []
+
+    init(_ repository: Repository) async throws {
+        try await repository.forEachNote(Tombstone.topic, of: Tombstone.self, limit: Tombstone.sizeLimit) { note in
+            tombstones.append(note.id)
+            packs.formUnion(note.body.packs.compactMap { ObjectID(hex: $0) })
+            guard packs.count <= Self.most else { throw Self.tooMany }
         }
     }
 }
@@ -82,11 +114,11 @@ extension Repository {
 
     /// Looks at tombstones first and packs second: what a tombstone named that
     /// is taken back by now is not there any more.
-    func usablePacks(_ intent: Intent) async throws -> UsablePacks {
-        let notes: [Note<Tombstone>] = try await self.notes(Tombstone.topic)
-        let doomed = notes.reduce(into: Set<ObjectID>()) { $0.formUnion($1.body.packs.compactMap { ObjectID(hex: $0) }) }
+    /// - Returns: also the tombstones that there are
+    func usablePacks(_ intent: Intent) async throws -> (packs: UsablePacks, tombstones: [ObjectID]) {
+        let doomed = try await DoomedPacks(self)
         async let present = storedPacks()
-        try await intent.respect(notes.map(\.id))
-        return UsablePacks(present: Set(try await present.keys), doomed: doomed)
+        try await intent.respect(doomed.tombstones)
+        return (UsablePacks(present: Set(try await present.keys), doomed: doomed.packs), doomed.tombstones)
     }
 }

@@ -14,7 +14,7 @@ public final class BlockIndex {
     private var damages = 0
     private let ambient: Ambient
 
-    /// Runs are merged into one when there are more.
+    /// Some are merged into one when there are more.
     private static let mostRuns = 8
 
     /// - Parameter directory: where runs are kept; nil keeps them in memory.
@@ -145,7 +145,9 @@ public final class BlockIndex {
                 if name.hasSuffix(".run.new") { removeIfOld(path) }
                 continue
             }
-            if let run = IndexRun(path: path), run.covers.isSubset(of: listed) {
+            // What a prune took away or wrote anew does no harm here: whether a pack is there is looked up elsewhere.
+            // A run of which half is gone is made anew.
+            if let run = IndexRun(path: path), run.covers.intersection(listed).count * 2 > run.covers.count {
                 runs.append(run)
             } else {
                 unlink(path)
@@ -161,25 +163,34 @@ public final class BlockIndex {
         }
     }
 
-    /// All runs into one, page by page, so that memory does not grow with them.
+    /// The smallest runs into one, page by page, so that memory does not grow with them. Larger ones as long as what is
+    /// merged is at least half as large: each record is rewritten a few times and not with every eighth run.
     private func merge() {
+        runs.sort { $0.recordCount < $1.recordCount }
+        var count = 2
+        var total = runs[0].recordCount + runs[1].recordCount
+        while count < runs.count, runs[count].recordCount <= 2 * total {
+            total += runs[count].recordCount
+            count += 1
+        }
+        let chosen = runs[..<count]
         var cursors: [IndexRun.Cursor] = []
         var packs: [ObjectID] = []
-        for run in runs {
+        for run in chosen {
             cursors.append(IndexRun.Cursor(run, packBase: UInt32(packs.count)))
             packs += run.packs
         }
-        let covers = runs.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
+        let covers = chosen.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
         let records = MergedRecords(cursors)
         let merged = IndexRun(
-            sorted: IteratorSequence(records), count: recordCount, packs: packs, covers: covers, path: newPath())
+            sorted: IteratorSequence(records), count: total, packs: packs, covers: covers, path: newPath())
         guard !records.isDamaged else {
             // A run with a bad page goes on answering from its good ones.
             if let path = merged.path { unlink(path) }
             return
         }
-        for run in runs { if let path = run.path { unlink(path) } }
-        runs = [merged]
+        for run in chosen { if let path = run.path { unlink(path) } }
+        runs.replaceSubrange(..<count, with: [merged])
     }
 }
 

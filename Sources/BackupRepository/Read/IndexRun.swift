@@ -6,14 +6,14 @@ import Glibc
 /// Block ids in ascending order with their locations: in pages of a file of the
 /// local cache, or in memory where there is no cache.
 ///
-/// Only the head is resident: 8 bytes per page of 102 records, and a Bloom
-/// filter of 10 bits per record. A page is read when the filter says so, and
+/// Only the head is resident, 8 bytes per page of 102 records, and the filter
+/// (`RunFilter`) where it is small. A page is read when the filter says so, and
 /// checked, because a wrong page would silently lose a block.
 final class IndexRun {
     static let recordSize = 40
     static let pageSize = 4096
     static let recordsPerPage = 102
-    private static let magic = Array("BGBRUN01".utf8)
+    private static let magic = Array("BGBRUN02".utf8)
 
     struct Record {
         let id: BlockID
@@ -32,7 +32,7 @@ final class IndexRun {
     let covers: Set<ObjectID>
     let path: String?
     private let firstWords: [UInt64]
-    private let filter: [UInt64]
+    private let filter: RunFilter
     private let pages: Pages
 
     deinit { if case .file(let descriptor) = pages { close(descriptor) } }
@@ -44,7 +44,7 @@ final class IndexRun {
 
     /// Throws `Damaged`.
     func find(_ id: BlockID) throws -> Location? {
-        guard recordCount > 0, Self.mayHold(filter, id) else { return nil }
+        guard recordCount > 0, try filter.mayHold(id) else { return nil }
         // Ids of equal first words may begin on the page before.
         var page = firstWords.partitioningIndex { $0 > id.words.0 } - 1
         while page >= 0 {
@@ -92,14 +92,21 @@ final class IndexRun {
         switch pages {
         case .memory(let bytes):
             return Array(bytes[number * Self.pageSize..<(number + 1) * Self.pageSize])
-        case .file(let descriptor):
-            let bytes = [UInt8](unsafeUninitializedCapacity: Self.pageSize) { buffer, count in
-                count = max(pread(descriptor, buffer.baseAddress, Self.pageSize, off_t(number * Self.pageSize)), 0)
-            }
-            guard bytes.count == Self.pageSize, Self.checksum(bytes[..<(Self.pageSize - 16)]) == Array(bytes.suffix(16))
-            else { return nil }
-            return bytes
+        case .file(let descriptor): return Self.readPage(descriptor, number)
         }
+    }
+
+    /// A page of the file, or nil when its checksum is another one.
+    static func readPage(_ descriptor: Int32, _ number: Int) -> [UInt8]? {
+        let bytes = [UInt8](unsafeUninitializedCapacity: pageSize) { buffer, count in
+            count = max(pread(descriptor, buffer.baseAddress, pageSize, off_t(number * pageSize)), 0)
+        }
+        guard bytes.count == pageSize, checksum(bytes[..<(pageSize - 16)]) == Array(bytes.suffix(16)) else { return nil }
+        return bytes
+    }
+
+    static func seal(_ page: inout [UInt8]) {
+        page.replaceSubrange((pageSize - 16)..., with: checksum(page[..<(pageSize - 16)]))
     }
 
     /// Walks the records in order, a page in memory at a time.
@@ -138,41 +145,25 @@ final class IndexRun {
         }
     }
 
-    // MARK: - Bloom filter
-
-    private static func bits(_ id: BlockID, _ size: UInt64) -> [UInt64] {
-        (0..<7).map { (id.words.1 &+ $0 &* (id.words.2 | 1)) % size }
-    }
-
-    private static func mayHold(_ filter: [UInt64], _ id: BlockID) -> Bool {
-        let size = UInt64(filter.count) * 64
-        var bit = id.words.1
-        for _ in 0..<7 {
-            let position = bit % size
-            if filter[Int(position >> 6)] & (1 << (position & 63)) == 0 { return false }
-            bit &+= id.words.2 | 1
-        }
-        return true
-    }
-
-    private static func filterWords(_ records: Int) -> Int { max(records * 10 / 64, 1) }
-
     // MARK: - Making
 
     /// Makes a run of records in ascending order, without duplicates. With a
     /// `path`, writes it there; where that fails the run stays in memory.
+    /// - Parameter count: of the records, at the most
     init(sorted records: some Sequence<Record>, count: Int, packs: [ObjectID], covers: Set<ObjectID>, path: String?) {
-        var filter = [UInt64](repeating: 0, count: Self.filterWords(count))
+        var filter = RunFilter.Builder(records: count)
         var firstWords: [UInt64] = []
         var written = 0
         var page = [UInt8](repeating: 0, count: Self.pageSize)
-        let output = path.flatMap { RunFile(path: $0) }
-        var memory: [UInt8] = []
+        let start = (count + Self.recordsPerPage - 1) / Self.recordsPerPage
+        let output = path.flatMap { RunFile(path: $0, filterAt: start) }
+        var (pageMemory, filterMemory): ([UInt8], [UInt8]) = ([], [])
         func endPage() {
-            page.replaceSubrange((Self.pageSize - 16)..., with: Self.checksum(page[..<(Self.pageSize - 16)]))
-            if let output { output.append(page) } else { memory += page }
+            Self.seal(&page)
+            if let output { output.append(page) } else { pageMemory += page }
             page = [UInt8](repeating: 0, count: Self.pageSize)
         }
+        func keep(_ page: [UInt8]) { if let output { output.appendFilter(page) } else { filterMemory += page } }
         for record in records {
             let slot = written % Self.recordsPerPage
             if slot == 0 { firstWords.append(record.id.words.0) }
@@ -182,31 +173,35 @@ final class IndexRun {
                 start.storeBytes(of: record.pack, toByteOffset: 32, as: UInt32.self)
                 start.storeBytes(of: record.ordinal, toByteOffset: 36, as: UInt32.self)
             }
-            for bit in Self.bits(record.id, UInt64(filter.count) * 64) { filter[Int(bit >> 6)] |= 1 << (bit & 63) }
+            filter.add(record.id, keep)
             written += 1
             if slot == Self.recordsPerPage - 1 { endPage() }
         }
         if written % Self.recordsPerPage != 0 { endPage() }
+        filter.finish(keep)
         recordCount = written
         self.packs = packs
         self.covers = covers
         self.firstWords = firstWords
-        self.filter = filter
-        if let output, let descriptor = output.finish(head: Self.head(written, packs, covers, firstWords, filter)) {
+        let head = Self.head(written, packs, covers, firstWords, filterAt: start, filterPages: filter.pages)
+        if let output, let descriptor = output.finish(head: head) {
+            self.filter = RunFilter(descriptor, start: start, pages: filter.pages)
             pages = .file(descriptor)
             self.path = path
-        } else if let output {
-            // The cache is full or gone: what was written is read back once.
-            pages = .memory(output.recover(pages: firstWords.count * Self.pageSize))
-            self.path = nil
-        } else {
-            pages = .memory(memory)
-            self.path = nil
+            return
         }
+        if let output {
+            // The cache is full or gone: what was written is read back once.
+            (pageMemory, filterMemory) = output.recover()
+        }
+        self.filter = RunFilter(filterMemory)
+        pages = .memory(pageMemory)
+        self.path = nil
     }
 
     private static func head(
-        _ records: Int, _ packs: [ObjectID], _ covers: Set<ObjectID>, _ firstWords: [UInt64], _ filter: [UInt64]
+        _ records: Int, _ packs: [ObjectID], _ covers: Set<ObjectID>, _ firstWords: [UInt64], filterAt start: Int,
+        filterPages: Int
     ) -> [UInt8] {
         var writer = ByteWriter()
         writer.varint(records)
@@ -216,8 +211,8 @@ final class IndexRun {
         for id in covers.sorted() { writer.id(id) }
         writer.varint(firstWords.count)
         for word in firstWords { writer.u64(word) }
-        writer.varint(filter.count)
-        for word in filter { writer.u64(word) }
+        writer.varint(start)
+        writer.varint(filterPages)
         var footer = ByteWriter()
         footer.u64(UInt64(writer.bytes.count))
         footer.raw(SHA256.hash(data: writer.bytes))
@@ -244,82 +239,31 @@ final class IndexRun {
         guard head.count == Int(length), Array(SHA256.hash(data: head)) == Array(footer[8..<40]),
             let parsed = try? Self.parse(head)
         else { close(descriptor); return nil }
-        (recordCount, packs, covers, firstWords, filter) = parsed
+        let place: (start: Int, pages: Int)
+        (recordCount, packs, covers, firstWords, place) = parsed
+        filter = RunFilter(descriptor, start: place.start, pages: place.pages)
         pages = .file(descriptor)
         self.path = path
     }
 
-    private static func parse(_ head: [UInt8]) throws -> (Int, [ObjectID], Set<ObjectID>, [UInt64], [UInt64]) {
+    private static func parse(_ head: [UInt8]) throws -> (Int, [ObjectID], Set<ObjectID>, [UInt64], (Int, Int)) {
         var reader = ByteReader(head)
         let records = try reader.varint()
         let packs = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
         let covers = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
         let firstWords = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
-        let filter = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
-        guard !filter.isEmpty else { throw FormatError("no filter") }
-        return (records, packs, Set(covers), firstWords, filter)
+        let (start, pages) = (try reader.varint(limit: 1 << 40), try reader.varint(limit: 1 << 40))
+        guard pages > 0, firstWords.count == (records + recordsPerPage - 1) / recordsPerPage else {
+            throw FormatError("no filter, or pages without records")
+        }
+        return (records, packs, Set(covers), firstWords, (start, pages))
     }
 
-    private static func checksum(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
+    static func checksum(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
         bytes.withUnsafeBytes { raw in
             var hash = SHA256()
             hash.update(bufferPointer: raw)
             return Array(hash.finalize().prefix(16))
         }
-    }
-}
-
-/// A run's file while it is written: below another name until it is whole.
-private final class RunFile {
-    private let path: String
-    private let descriptor: Int32
-    private var pending: [UInt8] = []
-    private var offset = 0
-    private var failed = false
-    private var overflow: [UInt8] = []
-
-    init?(path: String) {
-        self.path = path
-        descriptor = open(path + ".new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        if descriptor < 0 { return nil }
-    }
-
-    func append(_ bytes: [UInt8]) {
-        pending += bytes
-        if pending.count >= 1 << 20 { flush() }
-    }
-
-    private func flush() {
-        if !failed {
-            let written = pending.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, off_t(offset)) }
-            failed = written != pending.count
-            if !failed { offset += written }
-        }
-        if failed { overflow += pending }
-        pending = []
-    }
-
-    /// The open, complete file, or nil when the cache could not take it.
-    func finish(head: [UInt8]) -> Int32? {
-        flush()
-        let pages = offset
-        pending = head
-        flush()
-        // No fsync: a run that a power cut tears fails its checksum and is made anew.
-        guard !failed, rename(path + ".new", path) == 0 else {
-            offset = pages
-            return nil
-        }
-        return descriptor
-    }
-
-    /// The pages, after a failure.
-    func recover(pages: Int) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: offset)
-        let count = bytes.count
-        _ = bytes.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, count, 0) }
-        close(descriptor)
-        unlink(path + ".new")
-        return Array((bytes + overflow).prefix(pages))
     }
 }

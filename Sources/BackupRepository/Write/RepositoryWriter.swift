@@ -66,7 +66,7 @@ public final class RepositoryWriter {
 
     private let pending: PendingPacks?
     /// What a snapshot may refer to.
-    private var usable: UsablePacks
+    private(set) var usable: UsablePacks
     let intent: Intent
     private lazy var listedPacks = index.packs
 

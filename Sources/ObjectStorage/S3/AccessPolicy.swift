@@ -129,7 +129,9 @@ public struct AccessPolicy: Sendable {
     }
 
     private var keeping: [Statement] {
-        [
+        // Whether somebody hid a snapshot behind a delete marker, before a prune believes that it is gone.
+        let looking = Statement(Sid: "SeeMarkers", Effect: "Allow", Action: ["s3:ListBucketVersions"], Resource: [bucket])
+        return (place.lockMode == nil ? [] : [looking]) + [
             Statement(
                 Sid: "Keep", Effect: "Allow",
                 Action: [

@@ -29,6 +29,35 @@ struct S3Listing {
         throw wrong(prefix, "the list has no end")
     }
 
+    /// ListObjectVersions: names whose newest version is a delete marker, with an object behind it.
+    func hidden(_ prefix: String) async throws -> [String] {
+        var (marked, kept): (Set<String>, Set<String>) = ([], [])
+        var next: [(String, String)] = []
+        for _ in 0..<Self.pageLimit {
+            var call = S3Call("GET", nil, operation: "list versions", name: store.full(prefix))
+            call.query = [("versions", ""), ("prefix", store.key(prefix)), ("encoding-type", "url")] + next
+            call.limit = 16 << 20
+            let response = try await store.perform(call)
+            guard let page = XMLElement.parse(response.body.bytes), page.name == "ListVersionsResult" else {
+                throw wrong(prefix, "its answer is no list of versions")
+            }
+            func name(_ element: XMLElement) throws -> String {
+                let raw = element["Key"]
+                guard let key = page["EncodingType"] == "url" ? raw.flatMap(Self.decoded) : raw, key.hasPrefix(store.key(prefix))
+                else { throw wrong(prefix, "a version of the list has no name") }
+                return String(key.dropFirst(store.key("").count))
+            }
+            for element in page.all("DeleteMarker") where element["IsLatest"] == "true" { marked.insert(try name(element)) }
+            for element in page.all("Version") { kept.insert(try name(element)) }
+            guard page["IsTruncated"] == "true" else { return marked.intersection(kept).sorted() }
+            guard let key = page["NextKeyMarker"], let version = page["NextVersionIdMarker"],
+                let plain = page["EncodingType"] == "url" ? Self.decoded(key) : key
+            else { throw wrong(prefix, "it does not say where the list of versions goes on") }
+            next = [("key-marker", plain), ("version-id-marker", version)]
+        }
+        throw wrong(prefix, "the list of versions has no end")
+    }
+
     private func page(_ prefix: String, _ token: String?) async throws -> XMLElement {
         var call = S3Call("GET", nil, operation: "list", name: store.full(prefix))
         call.query = [("list-type", "2"), ("prefix", store.key(prefix)), ("encoding-type", "url")]
@@ -46,7 +75,10 @@ struct S3Listing {
         guard let raw = element["Key"], let key = encoded ? Self.decoded(raw) : raw,
             let size = element["Size"].flatMap({ Int($0) }), size >= 0, key.hasPrefix(store.key(""))
         else { throw wrong("", "an entry of the list has no name or size") }
-        let modified = element["LastModified"].flatMap { parseListDate($0) } ?? 0
+        // Not 1970 instead: what is old may be taken away.
+        guard let modified = element["LastModified"].flatMap({ parseListDate($0) }) else {
+            throw wrong(String(key.dropFirst(store.key("").count)), "an entry of the list has no date")
+        }
         return ObjectInfo(name: String(key.dropFirst(store.key("").count)), size: size, modified: modified)
     }
 

@@ -94,6 +94,11 @@ public final class S3Store: ObjectStore {
         try await S3Listing(self).objects(prefix)
     }
 
+    /// Only where the URL names a lock: elsewhere a marker may be anybody's way of deleting.
+    public func hiddenNames(_ prefix: String) async throws -> [String] {
+        place.lockMode == nil ? [] : try await S3Listing(self).hidden(prefix)
+    }
+
     // MARK: - Removing
 
     public func delete(_ name: String) async throws {
@@ -134,7 +139,7 @@ public final class S3Store: ObjectStore {
     /// each has to be named.
     public func delete(all names: [String]) async throws {
         if versions.withLock({ $0 }) == nil, let first = names.first { _ = try await head(first) }
-        guard versions.withLock({ $0 }) == false, names.count > 1 else {
+        guard names.count > 1, versions.withLock({ $0 }) == false else {
             for name in names { try await delete(name) }
             return
         }
@@ -143,6 +148,14 @@ public final class S3Store: ObjectStore {
                 try await delete(name)
             }
             WorkPulse.beat()
+        }
+    }
+
+    public var deletesTogether: Bool {
+        get async throws {
+            // A look at anything tells; the configuration is always there.
+            if versions.withLock({ $0 }) == nil { _ = try await head("v1/config.a") }
+            return versions.withLock { $0 } == false
         }
     }
 
@@ -159,7 +172,7 @@ public final class S3Store: ObjectStore {
             guard let tag = response.header("etag") else {
                 throw StoreError(.failed, "read", full(name), "the store names no version (ETag)")
             }
-            let modified = response.header("last-modified").flatMap { parseHTTPDate($0) } ?? 0
+            let modified = try modified(response, "read", name)
             let now = response.header("date").flatMap { parseHTTPDate($0) } ?? ambient.now()
             return VersionedObject(bytes: response.bytes, version: tag, modified: modified, now: now)
         } catch let error as StoreError where error.kind == .notFound {
@@ -214,6 +227,14 @@ public final class S3Store: ObjectStore {
         var digest: String?
     }
 
+    /// When an object was written. Not 1970 where the store does not tell: what is old may be taken away.
+    private func modified(_ response: HTTPResponse, _ operation: String, _ name: String) throws -> Int64 {
+        guard let date = response.header("last-modified").flatMap({ parseHTTPDate($0) }) else {
+            throw StoreError(.failed, operation, full(name), "the store tells no date (Last-Modified)")
+        }
+        return date
+    }
+
     func head(_ name: String) async throws -> Head? {
         var call = call("HEAD", name, "look up")
         call.headers += extras.reading
@@ -224,7 +245,7 @@ public final class S3Store: ObjectStore {
             }
             let version = response.header("x-amz-version-id")
             versions.withLock { $0 = version != nil }
-            let modified = response.header("last-modified").flatMap { parseHTTPDate($0) } ?? 0
+            let modified = try modified(response, "look up", name)
             let locked = response.header("x-amz-object-lock-retain-until-date").flatMap { parseListDate($0) }
             return Head(
                 info: ObjectInfo(name: name, size: size, modified: modified, lockedUntil: locked), version: version,

@@ -42,21 +42,21 @@ struct SnapshotsCommand: AsyncParsableCommand {
     var sets = false
 
     mutating func run() async throws {
-        let repository = try await Session(options: global).open()
+        let session = Session(options: global)
+        let repository = try await session.open()
         var snapshots: [Snapshot] = []
         var damaged: [BackupError] = []
         async let reading = MarkedSnapshots.read(repository)
-        for name in try await repository.snapshotNames() {
-            do {
-                let snapshot = try await repository.snapshot(name)
+        try await SnapshotList(repository, cache: session.cacheDirectory).forEach { _, result in
+            switch result {
+            case .success(let snapshot):
                 let record = snapshot.record
                 if node.map({ $0 == record.node }) ?? true, tag.map({ record.tags.contains($0) }) ?? true,
                     set.map({ $0 == record.set }) ?? true
                 {
                     snapshots.append(snapshot)
                 }
-            } catch let error as BackupError where error.code == .damaged {
-                damaged.append(error)
+            case .failure(let error): damaged.append(error)
             }
         }
         let marks = await reading
@@ -95,9 +95,11 @@ struct ShowCommand: AsyncParsableCommand {
     @Argument(help: "Snapshot: id, prefix, latest or latest@NODE.") var snapshot: String
 
     mutating func run() async throws {
-        let repository = try await Session(options: global).open()
-        let found = try await repository.select(snapshot)
-        let marks = await MarkedSnapshots.read(repository)[found.id]
+        let session = Session(options: global)
+        let repository = try await session.open()
+        async let reading = MarkedSnapshots.read(repository)
+        let found = try await repository.select(snapshot, cache: session.cacheDirectory)
+        let marks = await reading[found.id]
         if global.json { return try Output.document(SnapshotDocument(snapshot: found, marks: marks)) }
         let record = found.record
         var rows = [

@@ -41,6 +41,22 @@ final class MemoryStore: ObjectStore {
         var dropsLocks = false
         var parallelPuts = 1
         var distortion = Distortion()
+        /// Lists come in pieces, between which anything may happen; nil: as of one moment.
+        var pieces: Pieces?
+    }
+
+    /// How a list is read: as a bucket's, by name, or as a directory's, in an order of its own.
+    struct Pieces: Sendable {
+        /// Objects of a piece, below `tmp/` and elsewhere.
+        var scratch: Int
+        var other: Int
+        var salt: UInt64?
+
+        func place(_ name: String) -> String {
+            guard let salt else { return name }
+            let hash = name.utf8.reduce(salt) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
+            return String(repeating: "0", count: hash.leadingZeroBitCount / 4) + String(hash, radix: 16) + name
+        }
     }
 
     private struct Object {
@@ -233,11 +249,22 @@ final class MemoryStore: ObjectStore {
     }
 
     func list(_ prefix: String) async throws -> [ObjectInfo] {
-        let listed = try await perform("list", prefix) { memory in
-            memory.objects.filter { $0.key.hasPrefix(prefix) }.sorted { $0.key < $1.key }.map {
-                ObjectInfo(name: $0.key, size: $0.value.bytes.count, modified: $0.value.modified)
+        var listed: [ObjectInfo] = []
+        var last: String?
+        let size = rules.pieces.map { prefix.hasPrefix("tmp/") ? $0.scratch : $0.other } ?? .max
+        repeat {
+            let piece = try await perform("list", prefix) { memory in
+                let rest = memory.objects.filter { $0.key.hasPrefix(prefix) }.map { name, object in
+                    (place: rules.pieces?.place(name) ?? name, name: name, object: object)
+                }.filter { piece in last.map { $0 < piece.place } ?? true }.sorted { $0.place < $1.place }
+                last = rest.count > size ? rest[size - 1].place : nil
+                return rest.prefix(size).map {
+                    ObjectInfo(name: $0.name, size: $0.object.bytes.count, modified: $0.object.modified)
+                }
             }
-        }
+            listed += piece
+        } while last != nil
+        listed.sort { $0.name < $1.name }
         let distortion = rules.distortion
         if let hidden = distortion.hidden { return listed.filter { !$0.name.hasPrefix(hidden) } }
         guard prefix == distortion.frozen else { return listed }

@@ -30,6 +30,7 @@ struct PruneSchedule: Sendable {
         var busy = 0
         var held = 0
         var givenUp = 0
+        var copied = 0
     }
 
     let seed: Int
@@ -46,11 +47,17 @@ struct PruneSchedule: Sendable {
 
         init(_ schedule: PruneSchedule, _ random: inout Seeded, directory: String) {
             self.schedule = schedule
-            store = MemoryStore(MemoryStore.Rules(ignoresConditions: random.number(0...1) == 0))
+            let pieces = MemoryStore.Pieces(
+                scratch: random.number(1...3), other: random.number(4...20), salt: random.number(0...1) == 0 ? random.next() : nil
+            )
+            store = MemoryStore(
+                MemoryStore.Rules(ignoresConditions: random.number(0...1) == 0, pieces: random.number(0...2) > 0 ? pieces : nil))
             stage = Stage(store)
             self.directory = directory
             offsets = (0..<16).map { _ in Double(random.number(-36_000...36_000)) }
             SimulatedRepository.fill(store)
+            // Made here, on a thread where no other stage plays.
+            precondition(SimulatedRepository.origin.ended == 1)
         }
 
         func wrong(_ text: String) { outcome.withLock { $0.problems.append(text) } }
@@ -78,9 +85,13 @@ struct PruneSchedule: Sendable {
             agents += 1
         }
         for _ in 0..<random.number(2...3) { add { await node($0, $1, world) } }
+        if random.number(0...2) == 0 { add { await copier($0, $1, world) } }
+        let writers = agents
         for _ in 0..<2 { add { await keeper($0, $1, world) } }
         add { await forgetter($0, $1, world) }
         if random.number(0...2) == 0 { add { await reader($0, $1, world) } }
+        // A writer mostly: it relies for long on what it saw once.
+        if random.number(0...2) > 0 { world.stage.slow(random.number(0...3) > 0 ? random.number(0...writers - 1) : writers) }
         let ended = world.stage.play(&random, trace: trace)
         if ended != agents { world.wrong("\(agents - ended) of \(agents) actors wait for what never comes") }
         settle(world, &random)
@@ -94,9 +105,7 @@ struct PruneSchedule: Sendable {
     private func process(
         _ actor: Int, _ number: Int, _ random: inout Seeded, _ world: World, _ distortion: MemoryStore.Distortion? = nil,
         isReader: Bool = false
-    )
-        -> Repository
-    {
+    ) -> Repository {
         var rules = world.store.rules
         rules.distortion = distortion ?? MemoryStore.Distortion()
         let view = world.store.another(rules, turns: world.stage, actor: actor)
@@ -112,22 +121,31 @@ struct PruneSchedule: Sendable {
         return SimulatedRepository.open(view, world.stage.executor, ambient)
     }
 
+    private var writerDistortion: MemoryStore.Distortion? {
+        switch sabotage {
+        case .blindToTombstones: MemoryStore.Distortion(hidden: "v1/notes/tombstone/")
+        case .confirmsNothing: MemoryStore.Distortion(eternal: Intent.prefix)
+        default: nil
+        }
+    }
+
     private func node(_ actor: Int, _ seeded: Seeded, _ world: World) async {
         let random = Locked(seeded)
         let memory = Locked(SimulatedRepository.Memory())
-        let distortion: MemoryStore.Distortion? =
-            switch sabotage {
-            case .blindToTombstones: MemoryStore.Distortion(hidden: "v1/notes/tombstone/")
-            case .confirmsNothing: MemoryStore.Distortion(eternal: Intent.prefix)
-            default: nil
-            }
         for number in 0..<random.withLock({ $0.number(1...3) }) {
             await world.stage.rest(actor)
-            let repository = random.withLock { process(actor, number, &$0, world, distortion) }
+            let repository = random.withLock { process(actor, number, &$0, world, writerDistortion) }
             do {
-                try await SimulatedRepository.backup(
-                    repository, memory, directory: "\(world.directory)/node-\(actor)", random)
-                world.outcome.withLock { $0.commits += 1 }
+                // Some watch: run after run on the word of one look at the packs.
+                let runs = random.withLock { $0.number(0...2) > 0 ? 1 : $0.number(2...3) }
+                let session = runs > 1 ? WriterSession() : nil
+                for run in 1...runs {
+                    if run > 1 { await world.stage.rest(actor) }
+                    try await SimulatedRepository.backup(
+                        repository, memory, directory: "\(world.directory)/node-\(actor)", random, session: session)
+                    world.outcome.withLock { $0.commits += 1 }
+                }
+                await session?.end()
             } catch let error as BackupError where error.code == .busy {
                 world.outcome.withLock { $0.busy += 1 }
             } catch is MemoryStore.Stopped {
@@ -136,6 +154,29 @@ struct PruneSchedule: Sendable {
                 // It says which snapshot it is that may be there.
             } catch {
                 world.wrong("a backup failed: \(error)")
+            }
+        }
+    }
+
+    /// Copies snapshots of another place, again and again the same ones: what was forgotten and is about to go comes back.
+    private func copier(_ actor: Int, _ seeded: Seeded, _ world: World) async {
+        var random = seeded
+        let origin = SimulatedRepository.origin.store
+        for number in 0..<random.number(2...4) {
+            await world.stage.rest(actor)
+            let target = process(actor, number, &random, world, writerDistortion)
+            let source = SimulatedRepository.open(origin, world.stage.executor, target.ambient)
+            do {
+                let names = try await source.snapshotNames().filter { _ in random.number(0...1) == 0 }
+                let report = try await Replication(from: source, to: target.store, dryRun: false) { _ in }.run(
+                    names, renewing: nil)
+                world.outcome.withLock { $0.copied += report.snapshots }
+            } catch let error as BackupError where error.code == .busy {
+                world.outcome.withLock { $0.busy += 1 }
+            } catch is MemoryStore.Stopped {
+            } catch is StoreError {
+            } catch {
+                world.wrong("a copy failed: \(error)")
             }
         }
     }
@@ -164,6 +205,8 @@ struct PruneSchedule: Sendable {
                 }
             } catch let error as BackupError where error.code == .busy {
                 world.outcome.withLock { $0.busy += 1 }
+            } catch let error as BackupError where sabotage == .marksOnce && error.code == .damaged {
+                // It noticed that its two lists say the same; what it takes away otherwise is the point.
             } catch is MemoryStore.Stopped {
             } catch is StoreError {
             } catch {

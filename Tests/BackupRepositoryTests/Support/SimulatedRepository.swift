@@ -38,6 +38,20 @@ struct SimulatedRepository: Sendable {
         for copy in ["a", "b"] { store.set("v1/keys/0102030405060708.\(copy)", encoded) }
     }
 
+    /// Another place with snapshots of this repository, for copies; one for all schedules, which only read it.
+    static let origin: (store: MemoryStore, ended: Int) = {
+        let stage = Stage(MemoryStore())
+        fill(stage.store)
+        var random = Seeded(4711)
+        stage.add {
+            let memory = Locked(Memory())
+            let dice = Locked(Seeded(4712))
+            let repository = open(stage.store, stage.executor, stage.store.ambient(seed: 4713))
+            for _ in 0..<3 { try? await backup(repository, memory, directory: nil, dice) }
+        }
+        return (stage.store, stage.play(&random))
+    }()
+
     // MARK: - Backups
 
     /// A file of the last snapshot, as the node remembers it.
@@ -56,10 +70,12 @@ struct SimulatedRepository: Sendable {
     /// One backup, by the rules of `BackupRun`: a file that did not change is taken from what is remembered where all
     /// that holds it may be used; others are read, and their blocks stored where they are not known.
     static func backup(
-        _ repository: Repository, _ memory: Locked<Memory>, directory: String?, _ random: Locked<Seeded>
+        _ repository: Repository, _ memory: Locked<Memory>, directory: String?, _ random: Locked<Seeded>,
+        session: WriterSession? = nil
     ) async throws {
         try await repository.withWriter(
-            cache: directory.map { "\($0)/cache" }, journal: directory.map { "\($0)/packs" }, width: 2, renewing: nil
+            cache: directory.map { "\($0)/cache" }, journal: directory.map { "\($0)/packs" }, width: 2, session: session,
+            renewing: nil
         ) { writer in
             let names = try await repository.snapshotNames()
             let remembered = memory.withLock { $0 }

@@ -18,6 +18,8 @@ final class Stage: Pace {
         var steps = 0
         /// By actor: the step before which it is passed over, while others go on.
         var asleep: [Int: Int] = [:]
+        /// An actor that takes its time before every second call.
+        var slow: Int?
     }
 
     let executor = BlockingExecutor.stepped()
@@ -27,6 +29,9 @@ final class Stage: Pace {
     private static let stall = 2700.0
 
     init(_ store: MemoryStore) { self.store = store }
+
+    /// Lets an actor take its time: others go through whole runs between two of its calls.
+    func slow(_ actor: Int) { state.withLock { $0.slow = actor } }
 
     /// Calls made so far.
     var steps: Int { state.withLock { $0.steps } }
@@ -78,10 +83,22 @@ final class Stage: Pace {
         for _ in 0..<4 {
             let awake = state.parked.indices.filter { state.asleep[state.parked[$0].actor, default: 0] <= state.steps }
             guard let index = awake.randomElement(using: &random) else { break }
-            guard random.number(0...14) == 0 else { return index }
-            state.asleep[state.parked[index].actor] = state.steps + random.number(20...120)
+            let next = state.parked[index]
+            let odds = next.actor == state.slow ? 1 : Self.isDelicate(next.call) ? 3 : 19
+            guard random.number(0...odds) == 0 else { return index }
+            state.asleep[next.actor] = state.steps + random.number(20...120)
         }
         return Int.random(in: 0..<state.parked.count, using: &random)
+    }
+
+    /// Calls before which much may have changed since the caller looked: between a look at packs or intents and what
+    /// is done on its word.
+    private static func isDelicate(_ call: MemoryStore.Call) -> Bool {
+        switch call.operation {
+        case "put": call.name.hasPrefix("v1/snapshots/") || call.name.hasPrefix("v1/notes/")
+        case "delete": call.name.hasPrefix("v1/packs/") || call.name.hasPrefix("v1/index/")
+        default: false
+        }
     }
 
     /// Mostly seconds; at times as long as nobody stands still for too long.

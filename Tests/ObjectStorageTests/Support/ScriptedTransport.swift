@@ -21,6 +21,9 @@ final class ScriptedTransport: HTTPTransport {
     }
 }
 
+/// What a store says of when an object was written.
+let dated = (name: "last-modified", value: "Wed, 21 Oct 2015 07:28:00 GMT")
+
 extension HTTPResponse {
     init(_ status: Int, _ headers: [(name: String, value: String)] = [], _ text: String = "") {
         self.init(status: status, headers: headers, body: AlignedBuffer(copying: Array(text.utf8)))
