@@ -14,6 +14,9 @@ public final class Repository: Sendable {
     let ambient: Ambient
     /// Who this node is to a store that lets one node write; nil where nobody kept it.
     let identity: WriterIdentity?
+    /// Id of the key slot that opened it; nil with a writer key.
+    public let slot: String?
+    let closings: PairClosings
 
     /// For people who find a lease: node and process.
     var holder: String { "\(identity?.node ?? "a node"), process \(getpid())" }
@@ -22,7 +25,7 @@ public final class Repository: Sendable {
 
     init(
         store: any ObjectStore, keys: KeyRing, configuration: Configuration, executor: BlockingExecutor, ambient: Ambient,
-        identity: WriterIdentity?
+        identity: WriterIdentity?, slot: String? = nil
     ) {
         self.store = store
         self.keys = keys
@@ -30,7 +33,17 @@ public final class Repository: Sendable {
         self.executor = executor
         self.ambient = ambient
         self.identity = identity
+        self.slot = slot
         reader = PackReader(store: store, keys: keys)
+        closings = PairClosings(store: store, keys: keys)
+    }
+
+    /// Whether the key pair was rotated since: the keys then read what is older, and nothing is written with them.
+    public var isOutdated: Bool { configuration.keyGeneration > keys.generation }
+
+    /// Before anything is written. Throws `.wrongPassword`.
+    func requireCurrent() throws {
+        if isOutdated { throw keys.outdated(configuration) }
     }
 
     // MARK: - Writing
@@ -90,7 +103,8 @@ public final class Repository: Sendable {
     }
 
     /// Writes a second copy of the configuration that an init which was killed
-    /// did not come to.
+    /// did not come to. Throws `.wrongPassword` where the key pair was rotated
+    /// meanwhile: a rotation writes the first copy first, and looks for intents after.
     func completeConfiguration() async throws {
         var missing: [String] = []
         var good: [UInt8]?
@@ -98,7 +112,9 @@ public final class Repository: Sendable {
             guard try await store.info(name) != nil else { missing.append(name); continue }
             if good == nil { good = try? await store.get(name, .all, limit: Configuration.sizeLimit).array }
         }
-        guard !missing.isEmpty, let good, (try? UnverifiedConfiguration(parsing: good).isGenuine(keys)) == true else { return }
+        guard let good, let found = try? UnverifiedConfiguration(parsing: good) else { return }
+        if found.outdates(keys) { throw keys.outdated(found.configuration) }
+        guard !missing.isEmpty, found.isGenuine(keys) else { return }
         for name in missing { try await store.put(name, AlignedBuffer(copying: good), ifAbsent: true) }
     }
 
@@ -144,6 +160,7 @@ public final class Repository: Sendable {
         do {
             let bytes = try await store.get(name.object, .all, limit: Snapshot.bodyLimit).array
             let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+            try await closings.require(name, bytes, of: header.generation)
             let sealing = try keys.openObject(header)
             let packed = try bytes[ObjectHeader.size...].withUnsafeBytes {
                 try sealing.open($0, position: Sealing.body)
