@@ -94,13 +94,14 @@ extension Repository {
         let candidates = try await configurations(store)
         var problems: [String] = []
         for newest in candidates where newest.isSame(as: candidates.first { $0.id == newest.id }!) {
-            let (opened, found) = try await unlock(store, password, repository: newest.id)
-            problems += found
-            guard let opened else { continue }
-            guard let found = candidates.first(where: { $0.isGenuine(opened.ring) || $0.outdates(opened.ring) }) else {
-                problems.append("the configuration was altered")
-                continue
+            func configuration(for ring: KeyRing) -> UnverifiedConfiguration? {
+                candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
             }
+            let (opened, complaints) = try await unlock(store, password, repository: newest.id) {
+                configuration(for: $0) != nil
+            }
+            problems += complaints
+            guard let opened, let found = configuration(for: opened.ring) else { continue }
             return Repository(
                 store: store, keys: opened.ring, configuration: found.configuration, executor: executor, ambient: ambient,
                 identity: identity, slot: opened.slot.hex)

@@ -54,10 +54,8 @@ public struct KeyRotation: Sendable {
         }
         try await repository.withLease("maintenance") { lease in
             // Another rotation may have been at work until a moment ago.
-            guard try await Self.newestCopy(repository).isGenuine(repository.keys) else {
-                throw BackupError(.busy, "the key pair was rotated meanwhile", hint: "See 'bgbackup key list'.")
-            }
-            try await rotation.run(lease)
+            let versions = try await rotation.versions()
+            try await rotation.run(lease, versions)
         }
         return rotation
     }
@@ -77,10 +75,23 @@ public struct KeyRotation: Sendable {
         generation = ring.generation
     }
 
-    /// Both copies as they are; the one of the newest pair.
-    private static func newestCopy(_ repository: Repository) async throws -> UnverifiedConfiguration {
-        try await Repository.configurations(repository.store)[0]
+    /// Versions of the two copies, to replace these and no others. Throws `.busy` where another rotation was at work.
+    private func versions() async throws -> [String: String] {
+        var versions: [String: String] = [:]
+        var isOurs = false
+        for name in Configuration.names {
+            guard let found = try await repository.store.fetch(name, limit: Configuration.sizeLimit) else { continue }
+            versions[name] = found.version
+            guard let parsed = try? UnverifiedConfiguration(parsing: found.bytes) else { continue }
+            guard !parsed.outdates(repository.keys) else { throw Self.overtaken }
+            isOurs = isOurs || parsed.isGenuine(repository.keys)
+        }
+        guard isOurs else { throw Self.overtaken }
+        return versions
     }
+
+    private static let overtaken = BackupError(
+        .busy, "another rotation of the key pair was at work", hint: "See 'bgbackup key list'.")
 
     /// Whether a rotation to the keys' newest pair did not come to its end.
     static func isUnfinished(_ repository: Repository) async throws -> Bool {
@@ -91,11 +102,11 @@ public struct KeyRotation: Sendable {
         return try await PairClosings.read(repository.store, repository.keys, generation - 1) == nil
     }
 
-    private mutating func run(_ lease: Lease) async throws {
+    private mutating func run(_ lease: Lease, _ versions: [String: String]) async throws {
         let old = try await matching()
         try await addSlots(old)
-        try await writeConfiguration(lease)
-        for slot in old where slot.slot.generation < generation {
+        try await writeConfiguration(lease, versions)
+        for slot in old where !slot.isCurrent {
             do {
                 try await repository.delete(slot: slot.id.hex, lease)
                 removed.append(slot.id.hex)
@@ -110,14 +121,21 @@ public struct KeyRotation: Sendable {
     // MARK: - Slots
 
     /// A slot that one of the passwords opens.
-    private typealias Match = (id: [UInt8], slot: KeySlot, password: Int)
+    private struct Match {
+        var id: [UInt8]
+        var label: String
+        var password: Int
+        /// Whether it holds the newest pair: one of the same number may be of a rotation that was overtaken.
+        var isCurrent: Bool
+    }
 
     private func matching() async throws -> [Match] {
         var found: [Match] = []
         for (id, slot) in try await Repository.slots(repository.store) {
             for (number, password) in passwords.enumerated() {
-                let opened = try? slot.open(password: password.bytes, repository: repository.id, slot: id)
-                if opened != nil { found.append((id, slot, number)) }
+                guard let opened = try? slot.open(password: password.bytes, repository: repository.id, slot: id) else { continue }
+                found.append(
+                    Match(id: id, label: slot.label, password: number, isCurrent: opened.secrets == ring.secrets))
             }
         }
         for number in passwords.indices where !found.contains(where: { $0.password == number }) {
@@ -136,15 +154,15 @@ public struct KeyRotation: Sendable {
     private mutating func addSlots(_ old: [Match]) async throws {
         for (number, password) in passwords.enumerated() {
             let own = old.filter { $0.password == number }
-            if own.contains(where: { $0.slot.generation == generation }) { continue }
-            let label = password.label ?? own.first?.slot.label ?? ""
+            if own.contains(where: \.isCurrent) { continue }
+            let label = password.label ?? own.first?.label ?? ""
             added.append(try await repository.writeSlot(ring, password.bytes, label, by).hex)
         }
     }
 
     // MARK: - Configuration
 
-    private func writeConfiguration(_ lease: Lease) async throws {
+    private func writeConfiguration(_ lease: Lease, _ versions: [String: String]) async throws {
         let store = repository.store
         var next = repository.configuration
         if next.keyGeneration < generation { next = next.rotated(to: ring, at: repository.ambient.now()) }
@@ -152,7 +170,16 @@ public struct KeyRotation: Sendable {
         // The first copy first: who begins looks there (`completeConfiguration`).
         for name in Configuration.names {
             try await lease.confirm()
-            try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
+            do {
+                // A run that stood still must not replace what another one wrote meanwhile.
+                if repository.isShared {
+                    try await store.replace(name, bytes, expecting: versions[name])
+                } else {
+                    try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
+                }
+            } catch let error as StoreError where error.kind == .exists || error.kind == .notFound {
+                throw Self.overtaken
+            }
             let back = try await store.get(name, .all, limit: Configuration.sizeLimit).array
             guard back == bytes else { throw BackupError(.storeFailed, "the store gave back another \(name) than was written") }
         }

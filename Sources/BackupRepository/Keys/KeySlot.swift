@@ -19,6 +19,8 @@ public struct KeySlot: Codable, Sendable, Equatable {
     public var created: String
     /// Who made it, on which host.
     public var by: String?
+    /// Of the newest pair, for people and for whoever removes slots; not vouched for.
+    var fingerprint: String?
 
     /// Key pairs that it holds, by its length.
     public var generation: Int { max(1, (sealed.utf8.count / 2 - Sealing.tagSize) / 64) }
@@ -47,7 +49,8 @@ public struct KeySlot: Codable, Sendable, Equatable {
             authenticating: associated(ring.repository, slot))
         return KeySlot(
             format: ring.generation > 1 ? 2 : 1, n: n, r: cost.r, p: cost.p, salt: salt.hex, nonce: nonce.hex,
-            sealed: (Array(box.ciphertext) + Array(box.tag)).hex, label: label, created: formatTime(ambient.now()), by: by)
+            sealed: (Array(box.ciphertext) + Array(box.tag)).hex, label: label, created: formatTime(ambient.now()), by: by,
+            fingerprint: ring.fingerprint)
     }
 
     /// The ring, or nil when the password is another.

@@ -16,6 +16,8 @@ extension Repository {
         public let kind: String
         /// Key pairs that it opens.
         public let generation: Int
+        /// Of the newest pair that it opens; nil of slots that do not say.
+        public let fingerprint: String?
         /// Whether it opened the repository for this process.
         public let isInUse: Bool
         /// Nanoseconds since 1970 until which the store keeps it; nil where it is not locked.
@@ -63,7 +65,8 @@ extension Repository {
             listed.append(
                 ListedSlot(
                     id: id.hex, label: slot.label, created: slot.created, by: slot.by, kind: slot.kind,
-                    generation: slot.generation, isInUse: id.hex == self.slot, lockedUntil: locks[id.hex]))
+                    generation: slot.generation, fingerprint: slot.fingerprint, isInUse: id.hex == self.slot,
+                    lockedUntil: locks[id.hex]))
         }
         return listed
     }
@@ -90,7 +93,10 @@ extension Repository {
         }
         // One that opens nothing new may go whatever else is there.
         let current = max(keys.generation, configuration.keyGeneration)
-        guard slot.generation < current || slots.contains(where: { $0.id != slot.id && $0.generation >= current }) else {
+        func opensAll(_ slot: ListedSlot) -> Bool {
+            slot.generation >= current && (slot.fingerprint == nil || slot.fingerprint == keys.fingerprint)
+        }
+        guard !opensAll(slot) || slots.contains(where: { $0.id != slot.id && opensAll($0) }) else {
             throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
         }
         guard force || !slot.isInUse else {
@@ -172,16 +178,18 @@ extension Repository {
         return found
     }
 
-    /// The ring behind the first slot that the password opens, those of the newest key pair first.
+    /// The first ring behind a slot that the password opens and `accept` takes, those of the newest key pair first.
     static func unlock(
-        _ store: any ObjectStore, _ password: [UInt8], repository: ObjectID
+        _ store: any ObjectStore, _ password: [UInt8], repository: ObjectID, accept: (KeyRing) -> Bool
     ) async throws -> ((ring: KeyRing, slot: [UInt8])?, problems: [String]) {
         var problems: [String] = []
         let slots = try await slots(store) { problems.append($0) }
         if slots.isEmpty { problems.append("it has no readable key slot") }
         for (id, slot) in slots.sorted(by: { $0.slot.generation > $1.slot.generation }) {
             do {
-                if let ring = try slot.open(password: password, repository: repository, slot: id) { return ((ring, id), []) }
+                guard let ring = try slot.open(password: password, repository: repository, slot: id) else { continue }
+                if accept(ring) { return ((ring, id), []) }
+                problems.append("the configuration was altered")
             } catch let error as FormatError {
                 problems.append("key slot \(id.hex): \(error)")
             }

@@ -51,10 +51,10 @@ public enum RecoveryText {
         return characters
     }
 
-    /// The low 20 bits of CRC-32 of the line's number and bytes.
+    /// The low 20 bits of CRC-32 of the line's number (u16) and bytes.
     private static func check(_ number: Int, _ bytes: [UInt8]) -> [UInt8] {
         var crc: UInt32 = 0xffff_ffff
-        for byte in [UInt8(truncatingIfNeeded: number)] + bytes {
+        for byte in [UInt8(number & 0xff), UInt8(number >> 8)] + bytes {
             crc ^= UInt32(byte)
             for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0xedb8_8320 : crc >> 1 }
         }
@@ -100,12 +100,12 @@ public enum RecoveryText {
             guard let first = words.first else { continue }
             let digits = first.last.map { ":.)".contains($0) } == true ? first.dropLast() : first
             plain.append(Array(line.utf8))
-            guard digits.utf8.count <= 2, let number = Int(digits), number > 0, words.count > 1 else { continue }
+            guard digits.utf8.count <= 3, let number = Int(digits), number > 0, words.count > 1 else { continue }
             guard numbered[number] == nil else { throw mistyped(["line \(number) is there twice"]) }
             numbered[number] = Array(words.dropFirst().joined().utf8)
         }
         if !numbered.isEmpty { return numbered }
-        guard plain.count < 100 else { return [:] }
+        guard plain.count < 1000 else { return [:] }
         return Dictionary(uniqueKeysWithValues: plain.enumerated().map { ($0 + 1, $1) })
     }
 
