@@ -132,8 +132,10 @@ public final class Repository: Sendable {
     /// Stores a snapshot's object, which makes it exist. For `RepositoryWriter.commit`,
     /// which makes sure that what it needs is there and stays.
     /// - Returns: its name, and the bytes stored.
-    func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
-        let name = SnapshotName(sequence: record.sequence, id: .random(ambient))
+    func commit(
+        _ record: SnapshotRecord, manifest: Extents, id: ObjectID? = nil
+    ) async throws -> (name: SnapshotName, stored: Int) {
+        let name = SnapshotName(sequence: record.sequence, id: id ?? .random(ambient))
         let (header, sealing) = try keys.newObject(.snapshot, name.id)
         let plain = try Snapshot.encode(record, manifest: manifest)
         guard plain.count <= Snapshot.bodyLimit else { throw BackupError(.failed, "the snapshot has too many manifest chunks") }

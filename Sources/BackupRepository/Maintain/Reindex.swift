@@ -18,7 +18,9 @@ extension Repository {
     /// Lists in new index objects what no readable index lists, from the packs'
     /// trailers. Writes new objects first and only then takes away index
     /// objects that cannot be read; packs and snapshots are never touched.
-    public func reindex(dryRun: Bool) async throws -> ReindexReport {
+    /// - Parameter damaged: packs that are not to be listed, because what is in them is not to be found
+    public func reindex(dryRun: Bool, except damaged: Set<ObjectID> = []) async throws -> ReindexReport {
+        if !dryRun { try requireCurrent() }
         var report = ReindexReport()
         var listed: Set<ObjectID> = []
         for info in try await store.list(IndexObject.prefix) {
@@ -35,7 +37,7 @@ extension Repository {
         var object = IndexObject()
         var blocks = 0
         for info in try await store.list("v1/packs/") {
-            guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id) else { continue }
+            guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id), !damaged.contains(id) else { continue }
             do {
                 let pack = try await reader.pack(id)
                 object.packs.append(IndexObject.Pack(id: id, size: pack.size, trailer: pack.trailer))
