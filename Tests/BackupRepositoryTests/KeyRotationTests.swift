@@ -195,7 +195,8 @@ import Testing
             // Who begins now is refused, and leaves nothing behind.
             let late = await code { _ = try await repository.snapshot(5, Self.blocks) }
             #expect(late == .wrongPassword)
-            return try await writer.commit(repository.record(2), manifest: try await Extents(repeating: first, in: repository)).name
+            return try await writer.commit(repository.record(2), manifest: try await Extents(repeating: first, in: repository))
+                .name
         }
         let now = try await Self.open(store)
         #expect(try await isReadable(made, now))
@@ -209,7 +210,8 @@ import Testing
     @Test func `forced, the pair is closed at once and the running backup's snapshot refused`() async throws {
         let made = try await repository.withWriter(cache: nil, journal: nil, width: 1, renewing: nil) { writer in
             #expect(try await rotate(repository, force: true).waitingFor.isEmpty)
-            return try await writer.commit(repository.record(2), manifest: try await Extents(repeating: first, in: repository)).name
+            return try await writer.commit(repository.record(2), manifest: try await Extents(repeating: first, in: repository))
+                .name
         }
         let refused = await code { _ = try await Self.open(store).snapshot(made) }
         #expect(refused == .damaged)
@@ -313,7 +315,8 @@ import Testing
                 let third = Array("third".utf8)
                 let (slot, repository) = try await Repository.importKeys(
                     source.open(password: Self.other), store: store, password: third, label: "i", by: nil,
-                    executor: TestRepository.executor, ambient: store.ambient()) { ["conditionalCreate": "yes"] }
+                    executor: TestRepository.executor, ambient: store.ambient()
+                ) { ["conditionalCreate": "yes"] }
                 #expect(repository.slot == slot)
                 let opened = try await Self.open(store, third)
                 #expect(try await isReadable(first, opened))
@@ -331,7 +334,8 @@ import Testing
             let found = await code {
                 _ = try await Repository.importKeys(
                     ring, store: place, password: [1], label: "", by: nil, executor: TestRepository.executor,
-                    ambient: place.ambient()) { [:] }
+                    ambient: place.ambient()
+                ) { [:] }
             }
             #expect(found == expected && place.names == names)
         }
@@ -343,7 +347,8 @@ import Testing
         let new = try await Self.open(store).snapshot(2, Self.blocks)
         let (_, imported) = try await Repository.importKeys(
             export.open(password: Self.other), store: store, password: Self.other, label: "", by: nil,
-            executor: TestRepository.executor, ambient: store.ambient()) { [:] }
+            executor: TestRepository.executor, ambient: store.ambient()
+        ) { [:] }
         #expect(imported.isOutdated)
         #expect(try await isReadable(first, imported))
         #expect(await code { _ = try await imported.snapshot(new) } == .damaged)

@@ -38,7 +38,8 @@ import Testing
         #expect(try await Self.open(store, Self.new).keySlots().first { $0.isInUse }?.id == id)
         let locked = MemoryStore(MemoryStore.Rules(lockDuration: 86_400_000_000_000))
         _ = try await Repository.create(
-            store: locked, password: Self.old, label: "", probe: [:], executor: TestRepository.executor, ambient: locked.ambient())
+            store: locked, password: Self.old, label: "", probe: [:], executor: TestRepository.executor, ambient: locked.ambient()
+        )
         let until = try #require(try await Self.open(locked, Self.old).keySlots().first?.lockedUntil)
         #expect(until > locked.now + 86_000_000_000_000)
     }
@@ -84,7 +85,9 @@ import Testing
     }
 
     @Test(arguments: MemoryStore.Moment.allCases)
-    func `a change of the password that is killed at any store call leaves one that opens`(_ moment: MemoryStore.Moment) async throws {
+    func `a change of the password that is killed at any store call leaves one that opens`(_ moment: MemoryStore.Moment)
+        async throws
+    {
         let full = store.copy()
         let whole = try await Self.open(full, Self.old)
         full.restart()

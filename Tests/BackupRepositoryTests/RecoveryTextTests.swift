@@ -106,9 +106,11 @@ import Testing
         // Neighbours exchanged, the commonest slip of all.
         for number in lines.indices {
             var letters = Array(lines[number])
-            guard let place = letters.indices.dropLast().first(where: {
-                letters[$0] != letters[$0 + 1] && letters[$0] != " " && letters[$0 + 1] != " "
-            }) else { continue }
+            guard
+                let place = letters.indices.dropLast().first(where: {
+                    letters[$0] != letters[$0 + 1] && letters[$0] != " " && letters[$0 + 1] != " "
+                })
+            else { continue }
             letters.swapAt(place, place + 1)
             changed = lines
             changed[number] = String(letters)
@@ -120,7 +122,10 @@ import Testing
         let (ring, export) = try export(2)
         let bytes = try export.bytes
         #expect(try KeyExport(parsing: bytes).open(password: Self.password).secrets == ring.secrets)
-        for bad in [[], Array("{}".utf8), Array("bgbackup-writer-key-1\n".utf8), bytes.dropLast(20), [UInt8](repeating: 0x20, count: 70_000)] {
+        for bad in [
+            [], Array("{}".utf8), Array("bgbackup-writer-key-1\n".utf8), bytes.dropLast(20),
+            [UInt8](repeating: 0x20, count: 70_000),
+        ] {
             #expect { try KeyExport(parsing: Array(bad)) } throws: { ($0 as? BackupError)?.code == .usage }
         }
         #expect { try export.open(password: [1]) } throws: { ($0 as? BackupError)?.code == .wrongPassword }

@@ -60,7 +60,9 @@ import Testing
     }
 
     /// Forgets what the repair says, prunes, and expects a check to find nothing.
-    private func expectClean(_ report: RepairReport, _ store: MemoryStore, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+    private func expectClean(_ report: RepairReport, _ store: MemoryStore, sourceLocation: SourceLocation = #_sourceLocation)
+        async throws
+    {
         for name in store.names("v1/snapshots/") where report.toForget.contains(where: { name.hasSuffix("\($0)") }) {
             store.remove(name)
         }

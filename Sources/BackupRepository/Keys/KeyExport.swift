@@ -51,7 +51,8 @@ public struct KeyExport: Codable, Sendable {
             export.kind == "bgbackup-key-export", export.format == 1, ObjectID(hex: export.repository) != nil
         else {
             throw BackupError(
-                .usage, "this is no exported key", hint: "Make one with 'bgbackup key export'; a typed sheet is read with --sheet.")
+                .usage, "this is no exported key",
+                hint: "Make one with 'bgbackup key export'; a typed sheet is read with --sheet.")
         }
         self = export
     }
@@ -91,7 +92,8 @@ extension Repository {
     ) async throws -> (slot: String, repository: Repository) {
         var candidates: [UnverifiedConfiguration] = []
         do { candidates = try await configurations(store) } catch let error as BackupError
-        where [.noRepository, .damaged].contains(error.code) {
+            where [.noRepository, .damaged].contains(error.code)
+        {
             guard try await hasObjects(store) else { throw error }
         }
         guard candidates.isEmpty || candidates.contains(where: { $0.id == ring.repository }) else {

@@ -131,8 +131,10 @@ public enum RecoveryText {
 
     private static func value(of byte: UInt8) -> Int? {
         let upper = (0x61...0x7a).contains(byte) ? byte - 0x20 : byte
-        let like: [UInt8: UInt8] = [UInt8(ascii: "O"): UInt8(ascii: "0"), UInt8(ascii: "I"): UInt8(ascii: "1"),
-            UInt8(ascii: "L"): UInt8(ascii: "1")]
+        let like: [UInt8: UInt8] = [
+            UInt8(ascii: "O"): UInt8(ascii: "0"), UInt8(ascii: "I"): UInt8(ascii: "1"),
+            UInt8(ascii: "L"): UInt8(ascii: "1"),
+        ]
         return alphabet.firstIndex(of: like[upper] ?? upper)
     }
 

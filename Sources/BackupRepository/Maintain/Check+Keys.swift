@@ -43,7 +43,8 @@ extension Check {
             for name in names where try await repository.store.info(name) != nil { there.append(name) }
             guard !there.isEmpty else {
                 notice(
-                    names[0], "key pair \(generation) is not closed: writer keys from before the rotation still make snapshots;"
+                    names[0],
+                    "key pair \(generation) is not closed: writer keys from before the rotation still make snapshots;"
                         + " 'bgbackup key rotate' closes it")
                 continue
             }

@@ -94,7 +94,9 @@ struct PackSurvey {
                 let index = try? IndexObject(opening: bytes, repository.keys, id: id)
             else { continue }
             for pack in index.packs {
-                if stored[pack.id] == nil, bad[pack.id] == nil { bad[pack.id] = BadPack(problem: "it is missing", isMissing: true) }
+                if stored[pack.id] == nil, bad[pack.id] == nil {
+                    bad[pack.id] = BadPack(problem: "it is missing", isMissing: true)
+                }
                 guard let known = bad[pack.id], known.pack == nil else { continue }
                 bad[pack.id]?.pack = repository.reader.openPack(pack.id, size: pack.size, trailer: pack.trailer)
             }

@@ -147,8 +147,10 @@ public final class Repair {
         guard let copy else { return }
         for id in survey.bad.keys.sorted() where known.contains(id) && survey.bad[id]?.canBePutBack == true {
             guard let pack = try? await PackCopy.read(id, from: copy) else { continue }
-            do { try await repository.store.put(FinishedPack.name(id), pack.buffer, ifAbsent: true) } catch let error as StoreError
-            where error.kind == .exists {}
+            do { try await repository.store.put(FinishedPack.name(id), pack.buffer, ifAbsent: true) } catch let error
+                as StoreError
+                where error.kind == .exists
+            {}
         }
     }
 

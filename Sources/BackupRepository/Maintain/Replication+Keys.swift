@@ -30,7 +30,8 @@ extension Replication {
         for info in try await source.store.list(KeySlot.prefix) {
             let bytes = try await source.store.get(info.name, .all, limit: KeySlot.sizeLimit).array
             do { try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: true) } catch let error as StoreError
-            where error.kind == .exists {
+                where error.kind == .exists
+            {
                 guard try await existing(info.name) != bytes else { continue }
                 try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: false)
             }

@@ -20,7 +20,9 @@ extension Repository {
             let kind =
                 if parts.first == "tmp" { "scratch" } else if Configuration.names.contains(info.name) {
                     "config"
-                } else if ["packs", "index", "snapshots", "keys", "pairs", "writers", "notes"].contains(folder) { folder } else { "other" }
+                } else if ["packs", "index", "snapshots", "keys", "pairs", "writers", "notes"].contains(folder) { folder } else {
+                    "other"
+                }
             statistics.kinds[kind, default: .init()].objects += 1
             statistics.kinds[kind, default: .init()].bytes += Int64(info.size)
         }

@@ -52,7 +52,9 @@ public struct S3Place: Sendable {
 
     /// For another host, by people: with what says where the store is, without how it is used here.
     public var portable: String {
-        let options = [endpoint.map { "endpoint=\($0)" }, region.map { "region=\($0)" }, addressing.map { "style=\($0.rawValue)" }]
+        let options = [
+            endpoint.map { "endpoint=\($0)" }, region.map { "region=\($0)" }, addressing.map { "style=\($0.rawValue)" },
+        ]
         let known = options.compactMap { $0 }
         return location + (known.isEmpty ? "" : "?" + known.joined(separator: "&"))
     }

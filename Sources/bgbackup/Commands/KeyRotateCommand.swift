@@ -71,12 +71,15 @@ extension KeyCommand {
                     : "the repository has key pair \(rotation.generation)")
             for id in rotation.added { Output.line("key \(id) added") }
             for id in rotation.removed { Output.line("key \(id) removed") }
-            for (_, problem) in rotation.locked.sorted(by: { $0.key < $1.key }) { Output.line("\(problem): it opens what is older") }
+            for (_, problem) in rotation.locked.sorted(by: { $0.key < $1.key }) {
+                Output.line("\(problem): it opens what is older")
+            }
             if !others.isEmpty {
                 Output.line("these keys open only what is older, until their passwords are added again: \(others)")
             }
             guard rotation.waitingFor.isEmpty else {
-                Output.line("the old pair is not closed yet: a backup is at work (\(rotation.waitingFor.joined(separator: "; ")))")
+                Output.line(
+                    "the old pair is not closed yet: a backup is at work (\(rotation.waitingFor.joined(separator: "; ")))")
                 return Output.line("Run 'bgbackup key rotate' again when it has ended.")
             }
             Output.line("Writer keys from before make nothing more: 'bgbackup key export-writer FILE' for each node.")

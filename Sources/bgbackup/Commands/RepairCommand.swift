@@ -58,14 +58,16 @@ struct RepairCommand: AsyncParsableCommand {
             Output.line("  bgbackup prune")
         }
         let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty
-        Output.line(report.isLossy ? "Something is lost." : isClean ? "Nothing is lost." : "Nothing is lost: all of it \(verb) mended.")
+        Output.line(
+            report.isLossy ? "Something is lost." : isClean ? "Nothing is lost." : "Nothing is lost: all of it \(verb) mended.")
     }
 
     private func print(_ snapshot: RepairReport.Snapshot) {
         let id = "\(snapshot.damaged.id)".prefix(8)
         let result =
             snapshot.repaired.map { "snapshot \("\($0.id)".prefix(8)) has" }
-            ?? snapshot.existing.map { "snapshot \("\($0.id)".prefix(8)) of an earlier repair has" } ?? "a new snapshot would have"
+            ?? snapshot.existing.map { "snapshot \("\($0.id)".prefix(8)) of an earlier repair has" }
+            ?? "a new snapshot would have"
         Output.line(
             "DAMAGE  snapshot \(id) of \(printable(snapshot.node.utf8)): \(result)"
                 + (snapshot.isLossy

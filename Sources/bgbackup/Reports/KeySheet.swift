@@ -25,7 +25,8 @@ struct KeySheet {
         password =
             hasOwnPassword
             ? "a password of its own, given when it was made" : "the repository's password of \(created)"
-        let keyFile: String? = if case .customer(let file)? = (repository.store as? S3Store)?.place.encryption { file } else { nil }
+        let keyFile: String? =
+            if case .customer(let file)? = (repository.store as? S3Store)?.place.encryption { file } else { nil }
         also = keyFile.map { "the key file of the store's own encryption ('sse-c-key', then in \($0)), which is not on it" }
         lines = RecoveryText.lines(export)
     }
@@ -49,19 +50,22 @@ struct KeySheet {
     private var steps: [(String, String?)] {
         let url = Self.quoted(location)
         return [
-            ("Install bgbackup, and put the sheet's password into a file that only you can read.", nil),
+            (
+                "Install bgbackup, and put the sheet's password into a file that only you can read."
+                    + (location.hasPrefix("s3://") ? " Give it access to the place, by the AWS variables or files." : ""), nil
+            ),
             (
                 "Check what you typed, and compare the fingerprint. This changes nothing.",
                 "bgbackup key import --sheet typed.txt --password-file password.txt -n"
             ),
             (
                 "Give the repository a key slot again. The password then opens it.",
-                "bgbackup key import --sheet typed.txt --password-file password.txt -r \(url)"
+                "bgbackup key import --sheet typed.txt --password-file password.txt \\\n  -r \(url)"
             ),
             (
                 "See what is there, and restore the newest snapshot into an empty directory.",
-                "bgbackup snapshots --password-file password.txt -r \(url)\n"
-                    + "bgbackup restore latest --target /srv/restored --password-file password.txt -r \(url)"
+                "bgbackup snapshots --password-file password.txt \\\n  -r \(url)\n"
+                    + "bgbackup restore latest --target /srv/restored --password-file password.txt \\\n  -r \(url)"
             ),
         ]
     }
@@ -87,9 +91,14 @@ struct KeySheet {
         result += "\n\(Self.wrapped(Self.typing))\n\nWhat to do\n----------\n"
         for (index, step) in steps.enumerated() {
             result += Self.wrapped("Step \(index + 1). \(step.0)") + "\n"
-            for line in (step.1 ?? "").split(separator: "\n") { result += "    \(printable(line.utf8))\n" }
+            for line in (step.1 ?? "").split(separator: "\n") { result += "    \(Self.shown(line))\n" }
         }
         return result
+    }
+
+    /// `printable` would show a backslash as an escape.
+    private static func shown(_ text: Substring) -> String {
+        String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 0x20 && !(0x7f...0x9f).contains($0.value) }))
     }
 
     private static func wrapped(_ text: String) -> String {
