@@ -25,7 +25,9 @@ extension BackupRun {
         for directory in CaptureArea.thawLeftovers(plan.parts) {
             report.warnings.append("the file system of \(directory) was left frozen by a run that was killed: it is thawed")
         }
-        pace.watch(WriterSearch(plan.parts).writers.flatMap { ReadPace.files(of: $0.pid) })
+        // Wanted when reading begins; a capture looks for writers anew.
+        let (pace, parts) = (pace, plan.parts)
+        async let _ = pace.watch(WriterSearch(parts).writers.flatMap { ReadPace.files(of: $0.pid) })
         var reasons = plan.reasons
         for method in plan.methods {
             do {

@@ -35,7 +35,9 @@ extension BackupRun {
     /// Called as soon as the capture is there and before it is read.
     /// - Parameter moment: of the capture, nanoseconds since 1970
     func endFingerprint(of moment: Int64) {
-        guard let server = options.server, var (begin, end, fingerprint) = fingerprintBefore else { return }
+        guard let server = options.server, let before = fingerprintBefore else { return }
+        let (begin, end) = (before.0, before.1)
+        var fingerprint = before.2
         fingerprintBefore = nil
         let again = ambient.now()
         withoutHarm {

@@ -80,7 +80,9 @@ extension BackupRun {
         let queue = ReadQueue(files, open: volume.opener)
         let (buffers, hasher, opener, pace) = (writer.buffers, contentHasher, volume.opener, pace)
         var pieces = OrderedMap<ReadQueue.Work, ReadOutcome>(
-            width: Self.width, on: repository.executor, from: { queue.take() },
+            // Stretches of what changed are small and scattered: a disk wants more of them at once.
+            width: files.contains { $0.parent != nil } ? 2 * Self.width : Self.width,
+            on: repository.executor, from: { queue.take() },
             transform: {
                 try await pace.wait(for: $0.byteCount)
                 return ReadQueue.perform($0, opener, buffers, hasher)

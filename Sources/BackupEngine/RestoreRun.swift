@@ -111,6 +111,15 @@ public final class RestoreRun {
         return report
     }
 
+    private func warm() async throws {
+        board.update { $0.phase = .finish }
+        let clock = monotonicSeconds()
+        let outcome = try await VolumeWarmth(on: repository.executor).run(options.target)
+        report.stages.add(.warm, monotonicSeconds() - clock)
+        report.bytesWarmed = outcome.bytes
+        if let warning = outcome.warning { report.warnings.append(warning) }
+    }
+
     // MARK: - Where to start
 
     private enum Start {

@@ -26,7 +26,8 @@ struct BGBackup: AsyncParsableCommand {
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
+            DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, WarmCommand.self,
+            SeedCommand.self,
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             ForgetCommand.self, PruneCommand.self, HoldCommand.self, ReleaseCommand.self,

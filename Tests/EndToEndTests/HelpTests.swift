@@ -6,7 +6,7 @@ import Testing
 struct HelpTests {
     static let commands = [
         "init", "backup", "snapshots", "show", "ls", "diff", "restore", "dump", "export", "import", "check", "repair", "key",
-        "policy", "forget", "prune", "hold", "release", "completions", "man",
+        "policy", "forget", "prune", "hold", "release", "warm", "completions", "man",
     ]
 
     private func run(_ arguments: [String], sourceLocation: SourceLocation = #_sourceLocation) throws -> String {

@@ -114,6 +114,12 @@ struct RestoreTests {
         try expectIdentical(volume.path, workspace.path("warm"))
         let dry = try workspace.expect(0, ["restore", "latest", "--target", workspace.path("dry"), "--warm", "-n", "--json"])
         #expect(dry.summary["bytes_warmed"] as? Int == 0)
+
+        let cool = workspace.path("cold")
+        let later = try workspace.expect(0, ["warm", cool, "--json"])
+        #expect(try cached(cool + "/collections/c/0/segments/s/matrix.dat") == 4 << 20)
+        #expect((4 << 20..<8 << 20).contains((later.document as? [String: Any])?["bytes_warmed"] as? Int ?? 0))
+        #expect(try workspace.expect(1, ["warm", cool + "/nowhere"]).errors.contains("nothing is brought into memory"))
     }
 }
 

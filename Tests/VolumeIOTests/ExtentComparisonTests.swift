@@ -15,7 +15,7 @@ import Testing
     }
 
     private func changed(_ new: [FileExtent], _ old: [FileExtent], pages: Int64 = 10, earlier: Int64? = nil) -> [Range<Int64>] {
-        ExtentComparison.changed(new, old, size: pages * Self.page, earlierSize: (earlier ?? pages) * Self.page).map {
+        ExtentComparison.changed(new, old, size: pages * Self.page, earlierSize: (earlier ?? pages) * Self.page).ranges.map {
             $0.lowerBound / Self.page..<($0.upperBound + Self.page - 1) / Self.page
         }
     }

@@ -36,7 +36,8 @@ import Testing
     @Test func `a place is the same where it is the same place and nobody wrote there`() {
         let old = [FileExtent(logical: 0, physical: 1_000_000, length: 40960, flags: 1)]
         func changed(_ new: [FileExtent], _ written: [Range<Int64>]?) -> [Range<Int64>] {
-            ExtentComparison.changed(new, old, size: 40960, earlierSize: 40960, written: written)
+            ExtentComparison.changed(new, old, size: 40960, earlierSize: 40960, needsShared: written == nil, written: written)
+                .ranges
         }
         #expect(changed(old, []) == [])
         #expect(changed(old, nil) == [0..<40960], "on one file system, what is not shared is another's")

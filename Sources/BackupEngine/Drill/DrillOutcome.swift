@@ -25,6 +25,8 @@ public struct NodeDrill: Sendable {
     public internal(set) var curve: [(seconds: Double, bytes: Int64)] = []
     public internal(set) var restore: RestoreReport?
     public internal(set) var engine: ServerVersion?
+    /// Bytes brought into memory while it started.
+    public internal(set) var bytesWarmed: Int64 = 0
     /// Seconds of restore, boot and first right answer; nil where none came.
     public internal(set) var recovery: Double?
     /// Seconds from the database's readiness to that answer.

@@ -11,7 +11,7 @@ public struct DrillOptions: Sendable {
     public var image: LoopVolume.Kind?
     /// How the database is started; nil: it is not.
     public var engine: EngineCommand?
-    /// Bring the volume into memory after the restore, as `restore --warm` does.
+    /// Bring the volume into memory while the database starts, as `bgbackup warm` beside it does.
     public var warm = false
     /// Start it on this machine's network.
     public var isNetworkShared = false
@@ -167,14 +167,12 @@ public final class DrillRun {
             try await scratch.mount(kind, size: size + size / 8 + (1 << 30))
         }
         var settings = RestoreOptions(target: scratch.volume)
-        settings.warm = options.warm
         settings.keepFree = (Self.spare(scratch.path), scratch.path)
         let curve = CurveRecorder(board, since: clock)
         defer { node.curve = curve.stop() }
         let report = try await RestoreRun(repository: repository, options: settings, board: board).run(node.snapshot)
         node.restore = report
-        let warmed = options.warm ? ", \(formatBytes(report.bytesWarmed)) brought into memory" : ""
-        let what = "\(report.files) files, \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesPerSecond))/s\(warmed)"
+        let what = "\(report.files) files, \(formatBytes(report.bytesTotal)), \(formatBytes(report.bytesPerSecond))/s"
         guard let problem = report.problems.first else { return (what, .pass) }
         return ("\(what); \(report.problems.count) pieces of metadata could not be set, first \(problem)", .warn)
     }
@@ -225,7 +223,13 @@ public final class DrillRun {
                 command: command, patience: options.bootPatience, fingerprint: try record.fingerprint?.server,
                 inspection: inspection)
             let (storage, place, log) = (scratch.volume, scratch.workplace, scratch.log)
+            let warmth = options.warm ? VolumeWarmth(on: repository.executor) : nil
+            async let warmed = warmth?.run(storage)
             result = try await room.run { try engine.prove(storage: storage, in: place, log: log) }
+            if let outcome = try await warmed {
+                node.bytesWarmed = outcome.bytes
+                if let warning = outcome.warning { node.add(ServerCheck("warm", .warn, expected: "in memory", found: warning)) }
+            }
         } catch {
             let seconds = monotonicSeconds() - clock - begin
             return add(
@@ -244,9 +248,11 @@ public final class DrillRun {
             node.firstAnswer = first
         }
         let network = options.isNetworkShared ? "on this machine's network" : "in a network of its own"
+        let memory = node.bytesWarmed > 0 ? ", \(formatBytes(node.bytesWarmed)) brought into memory beside it" : ""
         add(
             DrillStage(
-                name: .boot, start: begin, seconds: result.boot, verdict: .pass, detail: "Qdrant \(result.version) \(network)"),
+                name: .boot, start: begin, seconds: result.boot, verdict: .pass,
+                detail: "Qdrant \(result.version) \(network)\(memory)"),
             &node)
         let passed = result.checks.filter { $0.verdict == .pass }.count
         let wrong = result.checks.first { $0.verdict == .fail }

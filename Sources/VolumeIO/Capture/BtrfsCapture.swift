@@ -15,6 +15,8 @@ public final class BtrfsCapture: Capture {
     private let places: [Place]
     private let token: String?
     private let previous: SourceTree?
+    /// Of files that were compared, by inode: bytes that only the kept snapshot has in their place.
+    private let onlyEarlier = Locked<[UInt64: Int64]>([:])
     private var isKept = false
 
     /// A subvolume, and where in it a part of the volume is.
@@ -104,8 +106,25 @@ public final class BtrfsCapture: Capture {
 
     public func previous(of node: ScannedNode) -> SourceFile? { try? previous?.open(node.path) }
 
+    public func changedRanges(of node: ScannedNode, since size: Int64) -> [Range<Int64>]? {
+        guard let earlier = previous(of: node), (try? earlier.stat().size) == size, let file = try? view.open(node.path)
+        else { return nil }
+        guard let changes = ExtentComparison.changes(ofSnapshot: file, since: earlier) else {
+            return ExtentComparison.changedRanges(of: file, since: earlier)
+        }
+        // Of several subvolumes, inodes are told apart by nothing.
+        if places.count == 1, let inode = try? earlier.descriptor?.stat().inode {
+            onlyEarlier.withLock { $0[inode] = changes.onlyEarlier }
+        }
+        return changes.ranges
+    }
+
+    /// More than that where somebody else's snapshots or clones hold on to the same.
     public func bytesPinned(except unchanged: Set<UInt64>) -> Int64 {
-        zip(places, areas).reduce(0) { $0 + $1.1.bytesPinned(token, part: $1.0.path, except: unchanged) }
+        let compared = onlyEarlier.withLock { $0 }
+        return zip(places, areas).reduce(compared.values.reduce(0, +)) {
+            $0 + $1.1.bytesPinned(token, part: $1.0.path, except: unchanged.union(compared.keys))
+        }
     }
 
     public func keep(as token: String) throws(CaptureError) {

@@ -24,15 +24,36 @@ public enum ExtentComparison {
             let stat = try? one.stat(), let earlierStat = try? other.stat(),
             let new = try? one.extents(), let old = try? other.extents()
         else { return nil }
-        return changed(new, old, size: stat.size, earlierSize: earlierStat.size, written: written)
+        return changed(
+            new, old, size: stat.size, earlierSize: earlierStat.size, needsShared: written == nil, written: written
+        )
+        .ranges
+    }
+
+    /// The same for files in two read-only snapshots on btrfs, without asking who
+    /// shares what: both are there and hold on to their extents, and what two
+    /// hold is copied before it is written, also in files without copy-on-write
+    /// (can_nocow_extent in fs/btrfs/inode.c looks for other references).
+    /// Nil also without the right to search the file system's trees (CAP_SYS_ADMIN).
+    /// - Returns: also the bytes that `earlier` has on the disk and `file` has no more in the same place
+    static func changes(
+        ofSnapshot file: SourceFile, since earlier: SourceFile
+    ) -> (ranges: [Range<Int64>], onlyEarlier: Int64)? {
+        guard let one = file.descriptor, let other = earlier.descriptor,
+            let stat = try? one.stat(), let earlierStat = try? other.stat(),
+            let new = try? one.btrfsExtents(), let old = try? other.btrfsExtents()
+        else { return nil }
+        return changed(new, old, size: stat.size, earlierSize: earlierStat.size, needsShared: false)
     }
 
     static func changed(
-        _ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64, written: [Range<Int64>]? = nil
-    ) -> [Range<Int64>] {
+        _ new: [FileExtent], _ old: [FileExtent], size: Int64, earlierSize: Int64, needsShared: Bool = true,
+        written: [Range<Int64>]? = nil
+    ) -> (ranges: [Range<Int64>], onlyEarlier: Int64) {
         // Behind the shorter one's end nothing is compared.
         let common = min(size, earlierSize)
         var changed: [Range<Int64>] = []
+        var onlyEarlier: Int64 = 0
         func add(_ range: Range<Int64>) {
             let range = range.clamped(to: 0..<size)
             guard !range.isEmpty else { return }
@@ -42,13 +63,14 @@ public enum ExtentComparison {
                 changed.append(range)
             }
         }
-        var (left, right) = (Cursor(new, end: common), Cursor(old, end: common))
+        var (left, right) = (Cursor(new, end: size), Cursor(old, end: earlierSize))
         var position: Int64 = 0
         while position < common {
             let (one, other) = (left.piece(at: position), right.piece(at: position))
-            let end = min(one.end, other.end)
-            if !one.isSame(as: other, at: position, mayBeAlone: written != nil) {
+            let end = min(one.end, other.end, common)
+            if !one.isSame(as: other, at: position, needsShared: needsShared) {
                 add(position..<end)
+                if other.takesRoom { onlyEarlier += end - position }
             } else if let written, let extent = one.extent {
                 let shift = extent.logical - extent.physical
                 for range in written.overlapping(position - shift..<end - shift) {
@@ -58,7 +80,12 @@ public enum ExtentComparison {
             position = end
         }
         if size > common { add(common..<size) }
-        return changed
+        while position < earlierSize {
+            let other = right.piece(at: position)
+            if other.takesRoom { onlyEarlier += other.end - position }
+            position = other.end
+        }
+        return (changed, onlyEarlier)
     }
 
     /// What is at one position: an extent, or the hole until the next.
@@ -66,11 +93,13 @@ public enum ExtentComparison {
         let extent: FileExtent?
         let end: Int64
 
-        func isSame(as other: Piece, at position: Int64, mayBeAlone: Bool) -> Bool {
+        var takesRoom: Bool { extent.map { $0.flags & FileExtent.withoutRoom == 0 } ?? false }
+
+        func isSame(as other: Piece, at position: Int64, needsShared: Bool) -> Bool {
             switch (extent, other.extent) {
             case (nil, nil): true
             case (let one?, let other?):
-                one.isPlain && other.isPlain && (mayBeAlone || one.isShared && other.isShared)
+                one.isPlain && other.isPlain && (!needsShared || one.isShared && other.isShared)
                     && one.physical + (position - one.logical) == other.physical + (position - other.logical)
             default: false
             }
@@ -116,7 +145,9 @@ struct FileExtent: Equatable {
 
     /// Whether it takes up room of its own: neither shared, nor without a place
     /// yet, nor among the file system's own records.
-    var isAlone: Bool { flags & (0x2000 | 0x4 | 0x200) == 0 }
+    var isAlone: Bool { !isShared && flags & Self.withoutRoom == 0 }
+    /// DELALLOC and DATA_INLINE.
+    static let withoutRoom: UInt32 = 0x4 | 0x200
 }
 
 extension [Range<Int64>] {
@@ -131,14 +162,34 @@ extension Descriptor {
     /// All extents, in order.
     /// - Throws: EOPNOTSUPP where the file system has no FIEMAP, EFBIG where there are too many to be worth it
     func extents() throws(SystemError) -> [FileExtent] {
+        try extents { number, start, raw, next in
+            let count = bgb_fiemap(number, start, raw.baseAddress, UInt32(raw.count))
+            guard count > 0, raw[Int(count) - 1].fe_flags & 1 == 0 else { return count }
+            next = raw[Int(count) - 1].fe_logical + raw[Int(count) - 1].fe_length
+            return count
+        }
+    }
+
+    /// All extents of a file of a read-only snapshot on btrfs, in order, without
+    /// the flags LAST and SHARED.
+    /// - Throws: ENOTTY on other file systems, EPERM without CAP_SYS_ADMIN, EFBIG
+    func btrfsExtents() throws(SystemError) -> [FileExtent] {
+        try extents { bgb_btrfs_extents($0, $1, $2.baseAddress, UInt32($2.count), &$3) }
+    }
+
+    /// - Parameter list: puts extents from a position on into the buffer and returns how many;
+    ///   sets the position where more may follow
+    private func extents(
+        _ list: (Int32, UInt64, UnsafeMutableBufferPointer<fiemap_extent>, inout UInt64) -> Int32
+    ) throws(SystemError) -> [FileExtent] {
         var found: [FileExtent] = []
-        let batch = 512
-        var raw = [fiemap_extent](repeating: fiemap_extent(), count: batch)
+        var raw = [fiemap_extent](repeating: fiemap_extent(), count: 512)
         var start: UInt64 = 0
         while true {
+            var next = UInt64.max
             let count = Int(
                 try call("map the extents of") { number in
-                    raw.withUnsafeMutableBufferPointer { bgb_fiemap(number, start, $0.baseAddress, UInt32(batch)) }
+                    raw.withUnsafeMutableBufferPointer { list(number, start, $0, &next) }
                 })
             for extent in raw[..<count] {
                 // What a file system says is not believed blindly: forwards only.
@@ -150,9 +201,9 @@ extension Descriptor {
                         logical: Int64(extent.fe_logical), physical: Int64(extent.fe_physical),
                         length: Int64(extent.fe_length), flags: extent.fe_flags))
             }
-            guard count > 0, raw[count - 1].fe_flags & 1 == 0 else { return found }
+            guard next < UInt64.max else { return found }
             guard found.count < 1_000_000 else { throw SystemError(operation: "map the extents of", errno: EFBIG) }
-            start = raw[count - 1].fe_logical + raw[count - 1].fe_length
+            start = next
         }
     }
 }

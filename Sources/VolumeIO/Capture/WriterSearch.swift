@@ -93,9 +93,13 @@ public struct WriterSearch {
 
     /// Files that a process can store into, by the links that lead to them.
     private static func sharedMappings(_ pid: Int32) -> [(link: String, path: Substring)] {
-        (smallFile("/proc/\(pid)/maps") ?? "").split(separator: "\n").compactMap { line in
-            let fields = line.split(separator: " ", maxSplits: 5)
-            guard fields.count == 6, fields[1].hasSuffix("s"), fields[1].contains("w"), fields[4] != "0" else { return nil }
+        // Most of some thousand lines are of no interest, and strings are slow.
+        (smallFileBytes("/proc/\(pid)/maps") ?? []).split(separator: UInt8(ascii: "\n")).compactMap { line in
+            guard let space = line.firstIndex(of: UInt8(ascii: " ")), line.count > space - line.startIndex + 5,
+                line[space + 2] == UInt8(ascii: "w"), line[space + 4] == UInt8(ascii: "s")
+            else { return nil }
+            let fields = String(decoding: line, as: UTF8.self).split(separator: " ", maxSplits: 5)
+            guard fields.count == 6, fields[4] != "0" else { return nil }
             return ("/proc/\(pid)/map_files/\(fields[0])", fields[5].drop { $0 == " " })
         }
     }
@@ -177,7 +181,9 @@ func linkTarget(_ path: String) -> String? {
 }
 
 /// The text of a file of /proc or /sys, whose size is not known beforehand; up to 64 MiB.
-func smallFile(_ path: String) -> String? {
+func smallFile(_ path: String) -> String? { smallFileBytes(path).map { String(decoding: $0, as: UTF8.self) } }
+
+func smallFileBytes(_ path: String) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
@@ -190,5 +196,5 @@ func smallFile(_ path: String) -> String? {
         if count == 0 { break }
         bytes += chunk[..<count]
     }
-    return String(decoding: bytes, as: UTF8.self)
+    return bytes
 }

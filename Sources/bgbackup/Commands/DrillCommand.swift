@@ -52,7 +52,7 @@ struct DrillCommand: AsyncParsableCommand {
     @Flag(help: "Restore, verify and inspect only.") var noBoot = false
     @Option(help: ArgumentHelp("How long the database may take to be ready.", valueName: "duration")) var bootTimeout: String?
     @Flag(help: "Start the database on this machine's network instead of one of its own.") var sharedNetwork = false
-    @Flag(help: "Bring the volume into memory before the start, as restore --warm does.") var warm = false
+    @Flag(help: "Bring the volume into memory while the database starts, as 'bgbackup warm' does.") var warm = false
     @Option(help: ArgumentHelp("Fail if recovery takes longer, for example 30m.", valueName: "duration")) var rto: String?
     @Option(help: ArgumentHelp("Fail if the newest snapshot is older, for example 24h.", valueName: "duration")) var rpo: String?
     @Option(

@@ -38,7 +38,7 @@ struct RestoreCommand: AsyncParsableCommand {
     @Flag(help: "Go on with a restore that was cut off.") var resume = false
     @Flag(help: "Bring a target that holds another snapshot to this one, writing only what differs.") var refresh = false
     @Flag(help: "Overwrite a device or image that holds data.") var force = false
-    @Flag(help: "Bring the volume into memory at the end: a database that is started at once is ready sooner.") var warm = false
+    @Flag(help: "Bring the volume into memory at the end; sooner still: 'bgbackup warm' beside the start.") var warm = false
     @Option(help: ArgumentHelp("Owner of everything, instead of the stored numbers.", valueName: "user:group")) var owner: String?
 
     @Option(help: ArgumentHelp("Address of the node in its new cluster, as qdrant --uri takes it.", valueName: "uri")) var seed:
