@@ -139,13 +139,18 @@ struct KeySheet {
         <p>\(escaped(Self.typing))</p>
         <h2>What to do</h2>
         <ol>
-        \(steps.map { "<li>\(escaped($0.0))\($0.1.map { "<pre>\($0.split(separator: "\n").map { escaped(String($0)) }.joined(separator: "\n"))</pre>" } ?? "")</li>" }.joined(separator: "\n"))
+        \(steps.map { item($0.0, $0.1) }.joined(separator: "\n"))
         </ol>
         </main>
         </body>
         </html>
 
         """
+    }
+
+    private func item(_ what: String, _ command: String?) -> String {
+        let lines = (command ?? "").split(separator: "\n").map { escaped(String($0)) }
+        return "<li>\(escaped(what))\(lines.isEmpty ? "" : "<pre>\(lines.joined(separator: "\n"))</pre>")</li>"
     }
 
     private func row(_ index: Int, _ line: String) -> String {
