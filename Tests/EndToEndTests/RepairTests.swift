@@ -23,7 +23,7 @@ struct RepairTests {
     }
 
     @Test func `A flipped byte is fetched from the copy, and after forget and prune nothing is left of it`() throws {
-        try workspace.expect(0, ["copy", "--to", workspace.path("copy")])
+        try workspace.expect(0, ["copy", "--all", "--to", workspace.path("copy")])
         try workspace.store.flip(try largest())
         try workspace.expect(17, ["check", "--read-data"])
         let names = try workspace.store.names("v1/")
