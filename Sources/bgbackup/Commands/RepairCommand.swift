@@ -59,7 +59,9 @@ struct RepairCommand: AsyncParsableCommand {
         }
         let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty
         Output.line(
-            report.isLossy ? "Something is lost." : isClean ? "Nothing is lost." : "Nothing is lost: all of it \(verb) mended.")
+            report.isLossy
+                ? "Something is lost."
+                : isClean ? "Nothing is lost." : "Nothing is lost: all of it \(dry.dryRun ? "would be" : "was") mended.")
     }
 
     private func print(_ snapshot: RepairReport.Snapshot) {
