@@ -104,15 +104,17 @@ class Repository:
                     secrets = AESGCM(key).decrypt(nonce, sealed, b"bgbackup v1 key" + self.id + number)
                 except InvalidTag:
                     continue
-                self.private, self.writer = X25519PrivateKey.from_private_bytes(secrets[:32]), secrets[32:]
-                check(mac(self.key("config"), line).hex().encode() == seal.strip(), "the configuration was altered")
-                check(public(self.private).hex() == public_key, "the configuration has another public key")
+                halves = [secrets[at:at + 32] for at in range(0, len(secrets), 32)]
+                self.pairs = list(zip(map(X25519PrivateKey.from_private_bytes, halves[::2]), halves[1::2]))
+                self.writer, (private, secret) = self.pairs[0][1], self.pairs[json.loads(line).get("generation", 1) - 1]
+                check(mac(self.key("config", secret), line).hex().encode() == seal.strip(), "the configuration was altered")
+                check(public(private).hex() == public_key, "the configuration has another public key")
                 self.id_key, self.digest_key = self.key("block id"), self.key("file digest")
                 return
         stop(12, "no key slot opens with this password")
 
-    def key(self, name):
-        return hkdf(self.writer, self.id, b"bgbackup v1 " + name.encode())
+    def key(self, name, secret=None):
+        return hkdf(secret or self.writer, self.id, b"bgbackup v1 " + name.encode())
 
     def unseal(self, key, kind, identity, position, sealed, extra=b""):
         associated = self.id + bytes([kind]) + identity + struct.pack("<QB", position, 1) + extra
@@ -120,9 +122,10 @@ class Repository:
 
     def object_key(self, kind, identity, header):
         magic = b"BGBPACK1" if kind == PACK else b"BGBSNAP1"
-        check(header[:32] == magic + bytes([1, 1, kind, 0, 0, 0, 0, 0]) + identity, "not this object's header")
-        return hpke_export(self.private, header[32:64], b"bgbackup v1" + self.id + bytes([kind]) + identity,
-                           self.key("writer psk"), b"bgbackup v1 writer", b"bgbackup v1 object key")
+        check(header[:11] + header[12:32] == magic + bytes([1, 1, kind, 0, 0, 0, 0]) + identity, "not this object's header")
+        private, secret = self.pairs[header[11]]
+        return hpke_export(private, header[32:64], b"bgbackup v1" + self.id + bytes([kind]) + identity,
+                           self.key("writer psk", secret), b"bgbackup v1 writer", b"bgbackup v1 object key")
 
     @functools.lru_cache(64)
     def pack(self, identity):

@@ -9,23 +9,25 @@ extension Repository {
     /// Creates configuration and first key slot.
     /// - Parameter probe: what was found out about the store.
     public static func create(
-        store: any ObjectStore, password: [UInt8], label: String, probe: [String: String],
+        store: any ObjectStore, password: [UInt8], label: String, by: String? = nil, probe: [String: String],
         executor: BlockingExecutor, ambient: Ambient = .system, identity: WriterIdentity? = nil
     ) async throws -> Repository {
         guard probe["conditionalReplace"] != "no" else {
             let lock = try WriterLock(identity)
             defer { lock?.release() }
-            return try await createAlone(store, password, label, probe, executor, ambient, identity) {}
+            return try await createAlone(store, password, label, by, probe, executor, ambient, identity) {}
         }
         // Two at once would take each other's keys for leftovers.
         return try await withLease("init", on: store, holder: "an init, process \(getpid())", ambient: ambient) { lease in
-            try await createAlone(store, password, label, probe, executor, ambient, identity) { try await lease.confirm() }
+            try await createAlone(store, password, label, by, probe, executor, ambient, identity) {
+                try await lease.confirm()
+            }
         }
     }
 
     /// - Parameter confirm: called before each step that could harm another init
     static func createAlone(
-        _ store: any ObjectStore, _ password: [UInt8], _ label: String, _ probe: [String: String],
+        _ store: any ObjectStore, _ password: [UInt8], _ label: String, _ by: String?, _ probe: [String: String],
         _ executor: BlockingExecutor, _ ambient: Ambient, _ identity: WriterIdentity?, confirm: () async throws -> Void
     ) async throws -> Repository {
         try await requireNone(store)
@@ -42,7 +44,7 @@ extension Repository {
         try await requireNone(store)
         // Without a configuration there is no repository: what an init that was
         // killed left of its keys opens nothing.
-        for info in try await store.list(slotPrefix) {
+        for info in try await store.list(KeySlot.prefix) {
             try await confirm()
             do {
                 try await store.delete(info.name)
@@ -51,7 +53,7 @@ extension Repository {
             }
         }
         // Keys first: a configuration without a key slot would be a repository nobody can open.
-        _ = try await repository.addKeySlot(password: password, label: label)
+        _ = try await repository.writeSlot(ring, password, label, by, opening: false)
         let bytes = AlignedBuffer(copying: try configuration.encoded(ring))
         for name in Configuration.names {
             // Who took over meanwhile took these keys away.
@@ -83,24 +85,26 @@ extension Repository {
         }
     }
 
-    /// Opens with a password. Throws `.noRepository`, `.wrongPassword`, `.damaged`.
+    /// Opens with a password. Keys from before a rotation come back too: they read what is older, and write nothing.
+    /// Throws `.noRepository`, `.wrongPassword`, `.damaged`.
     public static func open(
         store: any ObjectStore, password: [UInt8], executor: BlockingExecutor, ambient: Ambient = .system,
         identity: WriterIdentity? = nil
     ) async throws -> Repository {
         let candidates = try await configurations(store)
         var problems: [String] = []
-        for candidate in candidates {
-            let (ring, found) = try await unlock(store, password, repository: candidate.id)
-            problems += found
-            guard let ring else { continue }
-            guard candidate.isGenuine(ring) else {
-                problems.append("the configuration was altered")
-                continue
+        for newest in candidates where newest.isSame(as: candidates.first { $0.id == newest.id }!) {
+            func configuration(for ring: KeyRing) -> UnverifiedConfiguration? {
+                candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
             }
+            let (opened, complaints) = try await unlock(store, password, repository: newest.id) {
+                configuration(for: $0) != nil
+            }
+            problems += complaints
+            guard let opened, let found = configuration(for: opened.ring) else { continue }
             return Repository(
-                store: store, keys: ring, configuration: candidate.configuration, executor: executor, ambient: ambient,
-                identity: identity)
+                store: store, keys: opened.ring, configuration: found.configuration, executor: executor, ambient: ambient,
+                identity: identity, slot: opened.slot.hex)
         }
         if problems.isEmpty {
             throw BackupError(
@@ -110,7 +114,7 @@ extension Repository {
         throw BackupError(.damaged, "the repository cannot be opened: \(Set(problems).sorted().joined(separator: "; "))")
     }
 
-    /// Opens with a writer's ring, for backups.
+    /// Opens with a writer's ring, for backups. Throws `.wrongPassword` also for one from before a rotation.
     public static func open(
         store: any ObjectStore, writer ring: KeyRing, executor: BlockingExecutor, ambient: Ambient = .system,
         identity: WriterIdentity? = nil
@@ -121,6 +125,7 @@ extension Repository {
                 .wrongPassword, "the writer key belongs to another repository than \(store.location)",
                 hint: "Make one here with 'bgbackup key export-writer FILE'.")
         }
+        if let newer = candidates.first(where: { $0.outdates(ring) }) { throw ring.outdated(newer.configuration) }
         guard let genuine = candidates.first(where: { $0.isGenuine(ring) }) else {
             throw BackupError(.damaged, "the configuration of \(store.location) was altered")
         }
@@ -129,7 +134,8 @@ extension Repository {
             identity: identity)
     }
 
-    private static func configurations(_ store: any ObjectStore) async throws -> [UnverifiedConfiguration] {
+    /// Those that can be read, of the newest key pair first.
+    static func configurations(_ store: any ObjectStore) async throws -> [UnverifiedConfiguration] {
         var found: [UnverifiedConfiguration] = []
         var damage: String?
         async let first = Result.of { try await store.get(Configuration.names[0], .all, limit: Configuration.sizeLimit).array }
@@ -137,7 +143,7 @@ extension Repository {
         for (name, result) in zip(Configuration.names, [await first, await second]) {
             do {
                 let parsed = try UnverifiedConfiguration(parsing: try result.get())
-                guard parsed.configuration.format == 1, parsed.configuration.suite == 1 else {
+                guard parsed.configuration.isKnown else {
                     throw BackupError(
                         .unsupportedFormat, "the repository at \(store.location) has format \(parsed.configuration.format)",
                         hint: "Use a newer bgbackup.")
@@ -152,109 +158,11 @@ extension Repository {
                 continue
             }
         }
-        if !found.isEmpty { return found }
+        if !found.isEmpty { return found.sorted { $0.generation > $1.generation } }
         if let damage { throw BackupError(.damaged, "the repository's configuration is damaged: \(damage)") }
         throw BackupError(
             .noRepository, "there is no repository at \(store.location)",
             hint: "Check --repository, or create one with 'bgbackup init'.")
-    }
-
-    // MARK: - Key slots
-
-    private static let slotPrefix = "v1/keys/"
-
-    /// A key slot as listed.
-    public struct ListedSlot: Sendable {
-        public let id: String
-        public let label: String
-        public let created: String
-    }
-
-    /// Adds a password. Needs the owner's ring.
-    public func addKeySlot(password: [UInt8], label: String) async throws -> String {
-        let id = ambient.random(8)
-        let slot = try KeySlot.make(keys, password: password, slot: id, label: label, ambient: ambient)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let bytes = AlignedBuffer(copying: Array(try encoder.encode(slot)) + [0x0a])
-        for copy in ["a", "b"] { try await store.put("\(Self.slotPrefix)\(id.hex).\(copy)", bytes, ifAbsent: true) }
-        return id.hex
-    }
-
-    public func keySlots() async throws -> [ListedSlot] {
-        var listed: [ListedSlot] = []
-        for (id, slot) in try await Self.slots(store) where !listed.contains(where: { $0.id == id.hex }) {
-            listed.append(ListedSlot(id: id.hex, label: slot.label, created: slot.created))
-        }
-        return listed
-    }
-
-    /// Removes a slot; the last one stays.
-    public func removeKeySlot(_ prefix: String) async throws {
-        let slots = try await keySlots()
-        let matching = slots.filter { $0.id.hasPrefix(prefix) }
-        guard matching.count == 1, let slot = matching.first else {
-            throw BackupError(.usage, "\(matching.count) key slots match '\(prefix)'", hint: "See 'bgbackup key list'.")
-        }
-        guard slots.count > 1 else {
-            throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
-        }
-        try await withLease("maintenance") { lease in
-            // Another run may have removed the other one meanwhile.
-            guard try await keySlots().count > 1 else {
-                throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
-            }
-            for copy in ["a", "b"] {
-                try await lease.confirm()
-                try await store.delete("\(Self.slotPrefix)\(slot.id).\(copy)")
-            }
-        }
-    }
-
-    private static func slots(
-        _ store: any ObjectStore, problem: (String) -> Void = { _ in }
-    ) async throws -> [(id: [UInt8], slot: KeySlot)] {
-        var found: [(id: [UInt8], slot: KeySlot)] = []
-        let names = try await store.list(slotPrefix).map(\.name)
-        // At once: with several copies on an object store each is a round trip.
-        let contents = try await withThrowingTaskGroup(of: (String, Result<[UInt8], any Error>).self) { group in
-            for name in names {
-                group.addTask { (name, await Result.of { try await store.get(name, .all, limit: KeySlot.sizeLimit).array }) }
-            }
-            return try await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
-        }
-        for name in names {
-            let parts = name.dropFirst(slotPrefix.count).split(separator: ".")
-            guard parts.count == 2, let id = bytesFromHex(parts[0]), id.count == 8, let content = contents[name] else { continue }
-            do {
-                let slot = try JSONDecoder().decode(KeySlot.self, from: Data(try content.get()))
-                // Copies that differ are both tried: one of them was altered.
-                if !found.contains(where: { $0.id == id && $0.slot == slot }) { found.append((id, slot)) }
-            } catch let error as StoreError where error.kind != .tooLarge {
-                throw error
-            } catch is CancellationError {
-                throw CancellationError()
-            } catch {
-                problem("key slot \(name) is damaged")
-            }
-        }
-        return found
-    }
-
-    private static func unlock(
-        _ store: any ObjectStore, _ password: [UInt8], repository: ObjectID
-    ) async throws -> (KeyRing?, problems: [String]) {
-        var problems: [String] = []
-        let slots = try await slots(store) { problems.append($0) }
-        if slots.isEmpty { problems.append("it has no readable key slot") }
-        for (id, slot) in slots {
-            do {
-                if let ring = try slot.open(password: password, repository: repository, slot: id) { return (ring, []) }
-            } catch let error as FormatError {
-                problems.append("key slot \(id.hex): \(error)")
-            }
-        }
-        return (nil, problems)
     }
 }
 

@@ -14,6 +14,9 @@ public final class Repository: Sendable {
     let ambient: Ambient
     /// Who this node is to a store that lets one node write; nil where nobody kept it.
     let identity: WriterIdentity?
+    /// Id of the key slot that opened it; nil with a writer key.
+    public let slot: String?
+    let closings: PairClosings
 
     /// For people who find a lease: node and process.
     var holder: String { "\(identity?.node ?? "a node"), process \(getpid())" }
@@ -22,7 +25,7 @@ public final class Repository: Sendable {
 
     init(
         store: any ObjectStore, keys: KeyRing, configuration: Configuration, executor: BlockingExecutor, ambient: Ambient,
-        identity: WriterIdentity?
+        identity: WriterIdentity?, slot: String? = nil
     ) {
         self.store = store
         self.keys = keys
@@ -30,7 +33,17 @@ public final class Repository: Sendable {
         self.executor = executor
         self.ambient = ambient
         self.identity = identity
+        self.slot = slot
         reader = PackReader(store: store, keys: keys)
+        closings = PairClosings(store: store, keys: keys)
+    }
+
+    /// Whether the key pair was rotated since: the keys then read what is older, and nothing is written with them.
+    public var isOutdated: Bool { configuration.keyGeneration > keys.generation }
+
+    /// Before anything is written. Throws `.wrongPassword`.
+    func requireCurrent() throws {
+        if isOutdated { throw keys.outdated(configuration) }
     }
 
     // MARK: - Writing
@@ -112,7 +125,8 @@ public final class Repository: Sendable {
     }
 
     /// Writes a second copy of the configuration that an init which was killed
-    /// did not come to.
+    /// did not come to. Throws `.wrongPassword` where the key pair was rotated
+    /// meanwhile: a rotation writes the first copy first, and looks for intents after.
     func completeConfiguration() async throws {
         var missing: [String] = []
         var good: [UInt8]?
@@ -120,7 +134,9 @@ public final class Repository: Sendable {
             guard try await store.info(name) != nil else { missing.append(name); continue }
             if good == nil { good = try? await store.get(name, .all, limit: Configuration.sizeLimit).array }
         }
-        guard !missing.isEmpty, let good, (try? UnverifiedConfiguration(parsing: good).isGenuine(keys)) == true else { return }
+        guard let good, let found = try? UnverifiedConfiguration(parsing: good) else { return }
+        if found.outdates(keys) { throw keys.outdated(found.configuration) }
+        guard !missing.isEmpty, found.isGenuine(keys) else { return }
         for name in missing { try await store.put(name, AlignedBuffer(copying: good), ifAbsent: true) }
     }
 
@@ -138,8 +154,10 @@ public final class Repository: Sendable {
     /// Stores a snapshot's object, which makes it exist. For `RepositoryWriter.commit`,
     /// which makes sure that what it needs is there and stays.
     /// - Returns: its name, and the bytes stored.
-    func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
-        let name = SnapshotName(sequence: record.sequence, id: .random(ambient))
+    func commit(
+        _ record: SnapshotRecord, manifest: Extents, id: ObjectID? = nil
+    ) async throws -> (name: SnapshotName, stored: Int) {
+        let name = SnapshotName(sequence: record.sequence, id: id ?? .random(ambient))
         let (header, sealing) = try keys.newObject(.snapshot, name.id)
         let plain = try Snapshot.encode(record, manifest: manifest)
         guard plain.count <= Snapshot.bodyLimit else { throw BackupError(.failed, "the snapshot has too many manifest chunks") }
@@ -163,9 +181,11 @@ public final class Repository: Sendable {
     /// Throws `.writeOnlyKey` for a writer, `.damaged` for what is no snapshot.
     public func snapshot(_ name: SnapshotName) async throws -> Snapshot { try await fetchSnapshot(name).snapshot }
 
-    /// An object's bytes as a snapshot. Throws `FormatError` for what is none, or another one.
-    func open(_ name: SnapshotName, _ bytes: [UInt8]) throws -> Snapshot {
+    /// An object's bytes as a snapshot. Throws `FormatError` for what is none, or another one, or was
+    /// made with a key pair after that was rotated away.
+    func verify(_ name: SnapshotName, _ bytes: [UInt8]) async throws -> Snapshot {
         let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+        try await closings.require(name, bytes, of: header.generation)
         let sealing = try keys.openObject(header)
         let packed = try bytes[ObjectHeader.size...].withUnsafeBytes { try sealing.open($0, position: Sealing.body) }
         let snapshot = try Snapshot(id: name.id, decoding: Decompression.inflate(packed, limit: Snapshot.bodyLimit))
@@ -178,7 +198,7 @@ public final class Repository: Sendable {
         guard keys.canRead else { throw KeyRing.writeOnly }
         do {
             let bytes = try await store.get(name.object, .all, limit: Snapshot.bodyLimit).array
-            return (try open(name, bytes), bytes)
+            return (try await verify(name, bytes), bytes)
         } catch let error as FormatError {
             throw BackupError(
                 .damaged, "snapshot \(name.object) is damaged",

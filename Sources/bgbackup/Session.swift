@@ -61,8 +61,8 @@ struct Session {
         let probe = try await StoreProbe.run(store)
         try probe.requireUsable()
         return try await Repository.create(
-            store: store, password: password, label: label, probe: probe.record, executor: Self.executor,
-            identity: identity)
+            store: store, password: password, label: label, by: HoldCommand.operator, probe: probe.record,
+            executor: Self.executor, identity: identity)
     }
 
     /// Makes the directory of a local store, where it is missing.
@@ -79,8 +79,17 @@ struct Session {
             // A node that only holds the writer key gets told so, not asked for a password.
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(
-            store: try store(), password: try await password(), executor: Self.executor, identity: identity)
+        return try await open(with: try await password())
+    }
+
+    /// Opens with this password. Says so where it opens only what is older than a rotation of the keys.
+    func open(with password: [UInt8]) async throws -> Repository {
+        let repository = try await Repository.open(
+            store: try store(), password: password, executor: Self.executor, identity: identity)
+        if repository.isOutdated {
+            Terminal.note("bgbackup: this password opens only what was stored before the key pair was rotated", .warning)
+        }
+        return repository
     }
 
     /// Opens for a backup, with the writer key where there is one.
@@ -88,8 +97,7 @@ struct Session {
         if let ring = try writerKey(writerKeyFile) {
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
-        return try await Repository.open(
-            store: try store(), password: try await password(), executor: Self.executor, identity: identity)
+        return try await open(with: try await password())
     }
 
     // MARK: - Places
@@ -154,6 +162,13 @@ struct Session {
             hint: "Use --password-file, BGBACKUP_PASSWORD_FILE, BGBACKUP_PASSWORD_COMMAND or the credential bgbackup.password.")
     }
 
+    /// A password that is to be: from the file, or asked for twice on a terminal.
+    func newPassword(_ file: String?) throws -> [UInt8] {
+        if let file { return try trimmed(try secret(in: file), file) }
+        if isatty(STDIN_FILENO) == 1 { return try ask(new: true, "new password: ") }
+        throw BackupError(.noPassword, "no new password is given", hint: "Use --new-password-file FILE.")
+    }
+
     func secret(in path: String) throws -> [UInt8] {
         let file = Glibc.open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else {
@@ -190,12 +205,12 @@ struct Session {
         return try trimmed(result.standardOutput, "BGBACKUP_PASSWORD_COMMAND's output")
     }
 
-    private func ask(new: Bool) throws -> [UInt8] {
+    private func ask(new: Bool, _ question: String = "password of the repository: ") throws -> [UInt8] {
         func prompt(_ text: String) -> [UInt8] {
             guard let answer = getpass(text) else { return [] }
             return Array(String(cString: answer).utf8)
         }
-        let first = prompt("password of the repository: ")
+        let first = prompt(question)
         guard !first.isEmpty else { throw BackupError(.noPassword, "the password is empty") }
         if new, prompt("the same again: ") != first { throw BackupError(.noPassword, "the two passwords differ") }
         return first

@@ -22,7 +22,7 @@ import Testing
     private func createByTurns(_ store: MemoryStore, _ password: String) async throws -> Repository {
         try await Repository.withLease("init", on: store, holder: password, ambient: store.ambient(), pause: 1e6) { lease in
             try await Repository.createAlone(
-                store, Array(password.utf8), "l", Self.conditional, TestRepository.executor, store.ambient(), nil
+                store, Array(password.utf8), "l", nil, Self.conditional, TestRepository.executor, store.ambient(), nil
             ) { try await lease.confirm() }
         }
     }

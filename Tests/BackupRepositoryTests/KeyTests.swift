@@ -54,7 +54,7 @@ import Testing
             change(&changed)
             #expect(throws: FormatError.self) { try changed.open(password: [1], repository: ring.repository, slot: []) }
         }
-        for change in [{ $0.format = 2 }, { $0.kind = "kms" }, { $0.kdf = "argon2" }] as [(inout KeySlot) -> Void] {
+        for change in [{ $0.format = 3 }, { $0.kind = "kms" }, { $0.kdf = "argon2" }] as [(inout KeySlot) -> Void] {
             var changed = slot()
             change(&changed)
             #expect(try changed.open(password: [1], repository: ring.repository, slot: []) == nil)
@@ -159,7 +159,7 @@ import Testing
         let block = [UInt8](repeating: 9, count: 100)
         let hashers = [ring.blockHasher, ring.digestHasher, ring.stateHasher]
         var seen = Set(hashers.map { hasher in block.withUnsafeBytes { hasher.id(of: $0).bytes } })
-        seen.insert(ring.configurationMAC(block))
+        seen.insert(ring.configurationMAC(block, ring.newest))
         #expect(seen.count == 4)
         let other = KeyRing.generate(repository: ring.repository)
         #expect(block.withUnsafeBytes { other.blockHasher.id(of: $0) } != block.withUnsafeBytes { ring.blockHasher.id(of: $0) })

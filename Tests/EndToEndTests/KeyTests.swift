@@ -30,7 +30,7 @@ struct KeyTests {
         try workspace.expect(0, ["key", "remove", id, "--dry-run"])
         #expect(try slots().count == 2)
         try workspace.expect(64, ["key", "remove", "0000"])
-        let removed = try workspace.expect(0, ["key", "remove", String(id.prefix(6)), "--password-file", new])
+        let removed = try workspace.expect(0, ["key", "remove", String(id.prefix(6))])
         #expect(removed.output.contains(id.prefix(6)))
         try workspace.expect(12, ["snapshots", "--password-file", new])
 

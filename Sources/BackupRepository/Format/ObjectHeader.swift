@@ -24,13 +24,16 @@ struct ObjectHeader {
     let id: ObjectID
     /// HPKE's encapsulated key, or an index's or note's salt: 32 bytes.
     let keying: [UInt8]
+    /// Of the key pair that a pack or snapshot is sealed for, from 1; 1 for what knows no pair.
+    let generation: Int
 
     var bytes: [UInt8] {
-        kind.magic + [Self.version, Self.suite, kind.rawValue, 0, 0, 0, 0, 0] + id.bytes + keying
+        kind.magic + [Self.version, Self.suite, kind.rawValue, UInt8(generation - 1), 0, 0, 0, 0] + id.bytes + keying
     }
 
-    init(kind: ObjectKind, id: ObjectID, keying: [UInt8]) {
-        precondition(keying.count == 32)
+    init(kind: ObjectKind, id: ObjectID, keying: [UInt8], generation: Int = 1) {
+        precondition(keying.count == 32 && (1...KeyPair.most).contains(generation))
+        self.generation = generation
         self.kind = kind
         self.id = id
         self.keying = keying
@@ -43,10 +46,12 @@ struct ObjectHeader {
         guard bytes[8] == Self.version, bytes[9] == Self.suite else {
             throw FormatError("version \(bytes[8]) or suite \(bytes[9]) is unknown")
         }
-        guard bytes[10] == kind.rawValue, bytes[11..<16].allSatisfy({ $0 == 0 }) else {
+        guard bytes[10] == kind.rawValue, bytes[12..<16].allSatisfy({ $0 == 0 }) else {
             throw FormatError("it is of another kind")
         }
+        let pairs = kind == .pack || kind == .snapshot ? KeyPair.most : 1
+        guard bytes[11] < pairs else { throw FormatError("it is sealed for a key pair that cannot be") }
         guard ObjectID(bytes: bytes[16..<32]) == id else { throw FormatError("it carries another object's id") }
-        self.init(kind: kind, id: id, keying: Array(bytes[32..<64]))
+        self.init(kind: kind, id: id, keying: Array(bytes[32..<64]), generation: Int(bytes[11]) + 1)
     }
 }

@@ -4,24 +4,48 @@ import FoundationEssentials
 
 /// What `v1/config.a` says: public, and authenticated by the config key.
 public struct Configuration: Codable, Sendable {
+    /// 1, or 2 once the key pair was rotated: programs that know of no rotation then refuse the repository.
     public var format = 1
     public var repository: String
     public var created: String
     public var suite = 1
+    /// Of the newest key pair.
     public var publicKey: String
     public var probe: [String: String]
+    /// Of that pair; nil before the first rotation.
+    var generation: Int?
+    /// Of the rotation; RFC 3339.
+    var rotated: String?
 
     static let sizeLimit = 64 << 10
     static let names = ["v1/config.a", "v1/config.b"]
 
     var id: ObjectID? { ObjectID(hex: repository) }
 
-    /// Line 1 and line 2 of the object.
+    /// How many key pairs the repository has had.
+    public var keyGeneration: Int { generation ?? 1 }
+    /// Whether this program knows what it says.
+    var isKnown: Bool {
+        suite == 1 && (format == 1 && keyGeneration == 1 || format == 2 && (2...KeyPair.most).contains(keyGeneration))
+    }
+
+    /// The same for the ring's newest pair.
+    func rotated(to ring: KeyRing, at time: Int64) -> Configuration {
+        var next = self
+        next.format = 2
+        next.generation = ring.generation
+        next.rotated = formatTime(time)
+        next.publicKey = Array(ring.publicKey.rawRepresentation).hex
+        return next
+    }
+
+    /// Line 1 and line 2 of the object. The ring has the pair that it names.
     func encoded(_ ring: KeyRing) throws -> [UInt8] {
+        guard let pair = ring.pair(keyGeneration) else { throw ring.outdated(self) }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let line = Array(try encoder.encode(self))
-        return line + [0x0a] + Array(ring.configurationMAC(line).hex.utf8) + [0x0a]
+        return line + [0x0a] + Array(ring.configurationMAC(line, pair).hex.utf8) + [0x0a]
     }
 }
 
@@ -50,7 +74,13 @@ struct UnverifiedConfiguration {
 
     /// Whether the ring's holder wrote it, for the ring's own repository.
     func isGenuine(_ ring: KeyRing) -> Bool {
-        ring.repository == id && ring.configurationMAC(line) == mac
-            && Array(ring.publicKey.rawRepresentation).hex == configuration.publicKey
+        guard ring.repository == id, let pair = ring.pair(generation) else { return false }
+        return ring.configurationMAC(line, pair) == mac
+            && Array(pair.publicKey.rawRepresentation).hex == configuration.publicKey
     }
+
+    /// Whether it names a key pair that the ring does not know yet: nothing then vouches for it.
+    func outdates(_ ring: KeyRing) -> Bool { ring.repository == id && generation > ring.generation }
+
+    var generation: Int { configuration.keyGeneration }
 }

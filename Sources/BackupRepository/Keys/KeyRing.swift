@@ -4,13 +4,24 @@ import FoundationEssentials
 
 /// The keys somebody holds: the owner's ring opens everything, the writer's
 /// ring makes objects and reads indexes and trailers only.
+///
+/// A rotation adds a key pair: what is new is sealed for the newest one, what is
+/// old opens with its own. The writer secret stays, and with it the names of
+/// blocks, so that what is stored is found again.
 public struct KeyRing: Sendable {
     public let repository: ObjectID
-    let publicKey: Curve25519.KeyAgreement.PublicKey
-    let privateKey: Curve25519.KeyAgreement.PrivateKey?
+    /// Oldest first, of all generations from 1; a writer has only the newest.
+    let pairs: [KeyPair]
     let writerSecret: SymmetricKey
 
-    public var canRead: Bool { privateKey != nil }
+    /// The pair that seals what is new.
+    var newest: KeyPair { pairs.last! }
+    var publicKey: Curve25519.KeyAgreement.PublicKey { newest.publicKey }
+    /// How many key pairs the repository has had, as far as these keys know.
+    public var generation: Int { newest.generation }
+    public var canRead: Bool { newest.privateKey != nil }
+
+    func pair(_ generation: Int) -> KeyPair? { pairs.first { $0.generation == generation } }
 
     private static let suite = HPKE.Ciphersuite(
         kem: .Curve25519_HKDF_SHA256, kdf: .HKDF_SHA256, aead: .AES_GCM_256)
@@ -19,20 +30,27 @@ public struct KeyRing: Sendable {
 
     /// A fresh ring for a new repository.
     static func generate(repository: ObjectID) -> KeyRing {
-        let key = Curve25519.KeyAgreement.PrivateKey()
-        return KeyRing(
-            repository: repository, publicKey: key.publicKey, privateKey: key,
-            writerSecret: SymmetricKey(size: .bits256))
+        let secret = SymmetricKey(size: .bits256)
+        return KeyRing(repository: repository, pairs: [KeyPair(1, secret: secret)], writerSecret: secret)
     }
 
-    /// The ring without the private key.
+    /// The ring with one more key pair, under a secret of its own.
+    func rotated() -> KeyRing {
+        KeyRing(
+            repository: repository, pairs: pairs + [KeyPair(generation + 1, secret: SymmetricKey(size: .bits256))],
+            writerSecret: writerSecret)
+    }
+
+    /// The ring without any private key.
     var writer: KeyRing {
-        KeyRing(repository: repository, publicKey: publicKey, privateKey: nil, writerSecret: writerSecret)
+        KeyRing(repository: repository, pairs: [newest.withoutPrivateKey], writerSecret: writerSecret)
     }
 
-    private func derived(_ info: String) -> SymmetricKey {
+    private func derived(_ info: String) -> SymmetricKey { derived(info, from: writerSecret) }
+
+    private func derived(_ info: String, from secret: SymmetricKey) -> SymmetricKey {
         HKDF<SHA256>.deriveKey(
-            inputKeyMaterial: writerSecret, salt: repository.bytes, info: Array(info.utf8), outputByteCount: 32)
+            inputKeyMaterial: secret, salt: repository.bytes, info: Array(info.utf8), outputByteCount: 32)
     }
 
     public var blockHasher: BlockHasher { BlockHasher(key: derived("bgbackup v1 block id")) }
@@ -40,8 +58,16 @@ public struct KeyRing: Sendable {
     /// For files that the writer keeps on its own node.
     public var stateHasher: BlockHasher { BlockHasher(key: derived("bgbackup v1 local state")) }
 
-    func configurationMAC(_ line: some Sequence<UInt8>) -> [UInt8] {
-        Array(HMAC<SHA256>.authenticationCode(for: Array(line), using: derived("bgbackup v1 config")))
+    func configurationMAC(_ line: some Sequence<UInt8>, _ pair: KeyPair) -> [UInt8] {
+        let key = derived("bgbackup v1 config", from: pair.secret)
+        return Array(HMAC<SHA256>.authenticationCode(for: Array(line), using: key))
+    }
+
+    /// Of the word that closes an older pair: no writer can say it.
+    /// - Parameter generation: of the pair that took the closed one's place
+    func closingMAC(_ line: some Sequence<UInt8>, _ generation: Int) -> [UInt8]? {
+        guard let key = pair(generation)?.privateKey else { return nil }
+        return Array(HMAC<SHA256>.authenticationCode(for: Array(line), using: owned("bgbackup v1 closing", key)))
     }
 
     // MARK: - The owner's word
@@ -52,19 +78,25 @@ public struct KeyRing: Sendable {
         Array(HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: try ownerKey)).hex
     }
 
-    /// Whether a seal is the owner's; nobody but the owner can tell.
+    /// Whether a seal is the owner's, by any key pair; nobody but the owner can tell.
     public func isOwnerSeal(_ seal: String, of text: String) -> Bool {
-        guard let code = bytesFromHex(seal), let key = try? ownerKey else { return false }
-        return HMAC<SHA256>.isValidAuthenticationCode(code, authenticating: Array(text.utf8), using: key)
+        guard let code = bytesFromHex(seal) else { return false }
+        return pairs.contains { pair in
+            guard let key = pair.privateKey else { return false }
+            return HMAC<SHA256>.isValidAuthenticationCode(
+                code, authenticating: Array(text.utf8), using: owned("bgbackup v1 owner", key))
+        }
     }
 
     private var ownerKey: SymmetricKey {
         get throws {
-            guard let privateKey else { throw Self.writeOnly }
-            return HKDF<SHA256>.deriveKey(
-                inputKeyMaterial: SymmetricKey(data: privateKey.rawRepresentation), salt: repository.bytes,
-                info: Array("bgbackup v1 owner".utf8), outputByteCount: 32)
+            guard let key = newest.privateKey else { throw Self.writeOnly }
+            return owned("bgbackup v1 owner", key)
         }
+    }
+
+    private func owned(_ info: String, _ key: Curve25519.KeyAgreement.PrivateKey) -> SymmetricKey {
+        derived(info, from: SymmetricKey(data: key.rawRepresentation))
     }
 
     // MARK: - Object keys
@@ -73,19 +105,23 @@ public struct KeyRing: Sendable {
     func newObject(_ kind: ObjectKind, _ id: ObjectID) throws -> (header: ObjectHeader, sealing: Sealing) {
         let sender = try HPKE.Sender(
             recipientKey: publicKey, ciphersuite: Self.suite, info: info(kind, id),
-            presharedKey: derived("bgbackup v1 writer psk"), presharedKeyIdentifier: Self.pskID)
+            presharedKey: derived("bgbackup v1 writer psk", from: newest.secret), presharedKeyIdentifier: Self.pskID)
         let key = try sender.exportSecret(context: Self.exportLabel, outputByteCount: 32)
-        let header = ObjectHeader(kind: kind, id: id, keying: Array(sender.encapsulatedKey))
+        let header = ObjectHeader(kind: kind, id: id, keying: Array(sender.encapsulatedKey), generation: generation)
         return (header, sealing(key, kind, id))
     }
 
     /// The key of a pack or snapshot. Throws `.writeOnlyKey` for a writer.
     func openObject(_ header: ObjectHeader) throws -> Sealing {
-        guard let privateKey else { throw Self.writeOnly }
+        guard canRead else { throw Self.writeOnly }
+        guard let pair = pair(header.generation), let privateKey = pair.privateKey else {
+            throw FormatError("it is sealed for key pair \(header.generation), and these keys end with \(generation)")
+        }
         do {
             let recipient = try HPKE.Recipient(
                 privateKey: privateKey, ciphersuite: Self.suite, info: info(header.kind, header.id),
-                encapsulatedKey: Data(header.keying), presharedKey: derived("bgbackup v1 writer psk"),
+                encapsulatedKey: Data(header.keying),
+                presharedKey: derived("bgbackup v1 writer psk", from: pair.secret),
                 presharedKeyIdentifier: Self.pskID)
             let key = try recipient.exportSecret(context: Self.exportLabel, outputByteCount: 32)
             return sealing(key, header.kind, header.id)
@@ -127,66 +163,43 @@ public struct KeyRing: Sendable {
         .writeOnlyKey, "a writer key makes backups and cannot read them",
         hint: "Use the repository's password (--password-file) to restore, list or dump.")
 
+    /// These keys are from before a rotation.
+    func outdated(_ configuration: Configuration) -> BackupError {
+        BackupError(
+            .wrongPassword,
+            "these keys are of key pair \(generation), and the repository has pair \(configuration.keyGeneration) since"
+                + " \(printable((configuration.rotated ?? "a rotation").utf8.prefix(40)))",
+            hint: canRead
+                ? "They read what is older. Use a password that the rotation kept, or have it added: 'bgbackup key add'."
+                : "Have a new writer key made, with the password: 'bgbackup key export-writer FILE'.")
+    }
+
     // MARK: - Secrets as bytes
 
-    /// private key ‖ writer secret: 64 bytes, for a key slot.
+    /// For a key slot: private key ‖ secret of each pair, 64 bytes a pair. The first pair's secret is the writer secret.
     var secrets: [UInt8]? {
-        guard let privateKey else { return nil }
-        return Array(privateKey.rawRepresentation) + writerSecret.withUnsafeBytes { Array($0) }
+        guard canRead else { return nil }
+        return pairs.flatMap { pair in
+            Array(pair.privateKey!.rawRepresentation) + pair.secret.withUnsafeBytes { Array($0) }
+        }
     }
 
     init(repository: ObjectID, secrets: [UInt8]) throws {
-        guard secrets.count == 64 else { throw FormatError("it does not hold two keys") }
-        let key = try Curve25519.KeyAgreement.PrivateKey(rawRepresentation: secrets[0..<32])
-        self.init(
-            repository: repository, publicKey: key.publicKey, privateKey: key,
-            writerSecret: SymmetricKey(data: secrets[32..<64]))
+        guard secrets.count % 64 == 0, (1...KeyPair.most).contains(secrets.count / 64) else {
+            throw FormatError("it does not hold pairs of keys")
+        }
+        let pairs = try (0..<secrets.count / 64).map { number in
+            let start = number * 64
+            return KeyPair(
+                number + 1, try Curve25519.KeyAgreement.PrivateKey(rawRepresentation: secrets[start..<start + 32]),
+                secret: SymmetricKey(data: secrets[start + 32..<start + 64]))
+        }
+        self.init(repository: repository, pairs: pairs, writerSecret: pairs[0].secret)
     }
 
-    private init(
-        repository: ObjectID, publicKey: Curve25519.KeyAgreement.PublicKey,
-        privateKey: Curve25519.KeyAgreement.PrivateKey?, writerSecret: SymmetricKey
-    ) {
+    init(repository: ObjectID, pairs: [KeyPair], writerSecret: SymmetricKey) {
         self.repository = repository
-        self.publicKey = publicKey
-        self.privateKey = privateKey
+        self.pairs = pairs
         self.writerSecret = writerSecret
-    }
-}
-
-/// The text of a writer key file (docs/format.md).
-extension KeyRing {
-    private static let firstLine = "bgbackup-writer-key-1"
-
-    public var writerKeyFile: String {
-        """
-        \(Self.firstLine)
-        repository: \(repository)
-        public-key: \(Array(publicKey.rawRepresentation).hex)
-        writer-secret: \(writerSecret.withUnsafeBytes { Array($0) }.hex)
-
-        """
-    }
-
-    /// Throws `.wrongPassword` when the text is no writer key.
-    public init(writerKeyFile text: String) throws {
-        let lines = text.split(whereSeparator: \.isNewline)
-        var fields: [Substring: String] = [:]
-        for line in lines.dropFirst() {
-            guard let colon = line.firstIndex(of: ":") else { continue }
-            fields[line[..<colon]] = line[line.index(after: colon)...].filter { !$0.isWhitespace }
-        }
-        guard lines.first == Self.firstLine[...],
-            let repository = ObjectID(hex: fields["repository"] ?? ""),
-            let key = bytesFromHex(fields["public-key"] ?? ""), key.count == 32,
-            let secret = bytesFromHex(fields["writer-secret"] ?? ""), secret.count == 32,
-            let publicKey = try? Curve25519.KeyAgreement.PublicKey(rawRepresentation: key)
-        else {
-            throw BackupError(
-                .wrongPassword, "this is no writer key file",
-                hint: "Make one with 'bgbackup key export-writer FILE'.")
-        }
-        self.init(
-            repository: repository, publicKey: publicKey, privateKey: nil, writerSecret: SymmetricKey(data: secret))
     }
 }

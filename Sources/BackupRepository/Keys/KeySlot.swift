@@ -5,6 +5,7 @@ import FoundationEssentials
 
 /// The repository's secrets under one password (docs/format.md, "Configuration and keys").
 public struct KeySlot: Codable, Sendable, Equatable {
+    /// 1 for the secrets of one key pair, 2 for those of several.
     var format = 1
     var kind = "password"
     var kdf = "scrypt"
@@ -16,7 +17,16 @@ public struct KeySlot: Codable, Sendable, Equatable {
     var sealed: String
     public var label: String
     public var created: String
+    /// Who made it, on which host.
+    public var by: String?
+    /// Of the newest pair, for people and for whoever removes slots; not vouched for.
+    var fingerprint: String?
 
+    /// Key pairs that it holds, by its length.
+    public var generation: Int { max(1, (sealed.utf8.count / 2 - Sealing.tagSize) / 64) }
+
+    static let prefix = "v1/keys/"
+    static func names(_ id: String) -> [String] { ["\(prefix)\(id).a", "\(prefix)\(id).b"] }
     static let sizeLimit = 64 << 10
     /// Measured here: 0.1 s and 32 MiB, so that an unattended backup with a
     /// password stays under 0.2 s; the parameters are the slot's own, and a
@@ -24,34 +34,40 @@ public struct KeySlot: Codable, Sendable, Equatable {
     @TaskLocal static var cost: (n: Int, r: Int, p: Int) = (n: 1 << 15, r: 8, p: 1)
 
     /// Seals the ring's secrets.
+    /// - Parameter strength: how many times the usual memory and time a guess costs; a power of two
     static func make(
-        _ ring: KeyRing, password: [UInt8], slot: [UInt8], label: String, ambient: Ambient
+        _ ring: KeyRing, password: [UInt8], slot: [UInt8], label: String, by: String? = nil, strength: Int = 1,
+        ambient: Ambient
     ) throws -> KeySlot {
         guard let secrets = ring.secrets else { throw KeyRing.writeOnly }
         let salt = ambient.random(16)
         let nonce = ambient.random(12)
-        let key = try stretch(password, salt: salt, n: cost.n, r: cost.r, p: cost.p)
+        let n = cost.n * strength
+        let key = try stretch(password, salt: salt, n: n, r: cost.r, p: cost.p)
         let box = try AES.GCM.seal(
             secrets, using: key, nonce: AES.GCM.Nonce(data: nonce),
             authenticating: associated(ring.repository, slot))
         return KeySlot(
-            n: cost.n, r: cost.r, p: cost.p, salt: salt.hex, nonce: nonce.hex,
-            sealed: (Array(box.ciphertext) + Array(box.tag)).hex, label: label, created: formatTime(ambient.now()))
+            format: ring.generation > 1 ? 2 : 1, n: n, r: cost.r, p: cost.p, salt: salt.hex, nonce: nonce.hex,
+            sealed: (Array(box.ciphertext) + Array(box.tag)).hex, label: label, created: formatTime(ambient.now()), by: by,
+            fingerprint: ring.fingerprint)
     }
 
     /// The ring, or nil when the password is another.
     func open(password: [UInt8], repository: ObjectID, slot: [UInt8]) throws -> KeyRing? {
-        guard format == 1, kind == "password", kdf == "scrypt" else { return nil }
+        guard (1...2).contains(format), kind == "password", kdf == "scrypt" else { return nil }
         guard n >= 1 << 10, n <= 1 << 20, n & (n - 1) == 0, (1...16).contains(r), (1...16).contains(p),
             128 * n * r <= 1 << 30
         else { throw FormatError("it asks for a key derivation out of bounds") }
         guard let salt = bytesFromHex(salt), let nonce = bytesFromHex(nonce), nonce.count == 12,
-            let sealed = bytesFromHex(sealed), sealed.count == 64 + Sealing.tagSize
+            let sealed = bytesFromHex(sealed), sealed.count == 64 * generation + Sealing.tagSize,
+            generation <= KeyPair.most, (format == 1) == (generation == 1)
         else { throw FormatError("its fields are no keys") }
         let key = try Self.stretch(password, salt: salt, n: n, r: r, p: p)
         guard
             let box = try? AES.GCM.SealedBox(
-                nonce: AES.GCM.Nonce(data: nonce), ciphertext: sealed[..<64], tag: sealed[64...]),
+                nonce: AES.GCM.Nonce(data: nonce), ciphertext: sealed.dropLast(Sealing.tagSize),
+                tag: sealed.suffix(Sealing.tagSize)),
             let secrets = try? AES.GCM.open(box, using: key, authenticating: Self.associated(repository, slot))
         else { return nil }
         return try KeyRing(repository: repository, secrets: Array(secrets))

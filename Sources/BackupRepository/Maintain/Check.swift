@@ -31,7 +31,7 @@ public struct CheckReport: Sendable {
 ///
 /// It goes on after what it finds, so that one report names everything.
 public final class Check {
-    private let repository: Repository
+    let repository: Repository
     private let readShare: Double
     private let progress: (_ done: Int, _ total: Int) -> Void
     private var report = CheckReport()
@@ -105,37 +105,9 @@ public final class Check {
         report.findings = kept
     }
 
-    // MARK: - Configuration and keys
-
-    private func checkCopies() async throws {
-        for name in Configuration.names {
-            guard let bytes = try await read(name, limit: Configuration.sizeLimit) else { continue }
-            do {
-                guard try UnverifiedConfiguration(parsing: bytes).isGenuine(repository.keys) else {
-                    throw FormatError("it was altered")
-                }
-            } catch {
-                damage(name, "\(error); its other copy is in use")
-            }
-        }
-        var copies: [String: [(name: String, bytes: [UInt8])]] = [:]
-        for info in try await repository.store.list("v1/keys/") {
-            guard let bytes = try await read(info.name, limit: KeySlot.sizeLimit) else { continue }
-            if (try? JSONDecoder().decode(KeySlot.self, from: Data(bytes))) == nil {
-                damage(info.name, "it is no key slot; its other copy may be")
-            }
-            copies[String(info.name.dropLast(2)), default: []].append((info.name, bytes))
-        }
-        for (slot, found) in copies.sorted(by: { $0.key < $1.key }) {
-            if found.count < 2 { damage(slot, "one of its two copies is missing") }
-            if found.count == 2, found[0].bytes != found[1].bytes { damage(slot, "its two copies differ") }
-        }
-        if copies.isEmpty { damage("v1/keys/", "no key slot is left: whoever forgets the keys in memory loses everything") }
-    }
-
     /// Reads a small object that has to be there; reports instead of throwing
     /// what is wrong with the object itself.
-    private func read(_ name: String, limit: Int) async throws -> [UInt8]? {
+    func read(_ name: String, limit: Int) async throws -> [UInt8]? {
         do {
             return try await repository.store.get(name, .all, limit: limit).array
         } catch let error as StoreError where error.kind == .notFound {
@@ -354,14 +326,14 @@ public final class Check {
 
     // MARK: - Findings
 
-    private func damage(_ object: String, _ message: String, snapshot: ObjectID? = nil, path: [UInt8]? = nil) {
+    func damage(_ object: String, _ message: String, snapshot: ObjectID? = nil, path: [UInt8]? = nil) {
         report.findings.append(
             Finding(
                 severity: .damage, object: object, message: message, snapshot: snapshot.map { "\($0)" },
                 path: path.map { printable($0) }))
     }
 
-    private func notice(_ object: String, _ message: String) {
+    func notice(_ object: String, _ message: String) {
         report.findings.append(Finding(severity: .notice, object: object, message: message, snapshot: nil, path: nil))
     }
 }

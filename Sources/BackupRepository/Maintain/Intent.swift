@@ -25,6 +25,8 @@ actor Intent {
         var started: Int64?
         /// The tombstones that the run knows of, and whose packs it treats as gone.
         var tombstones: [String] = []
+        /// Of the key pair that the run seals for; nil of runs from before there were several.
+        var keyGeneration: Int?
 
         var bytes: [UInt8] {
             get throws {
@@ -64,7 +66,7 @@ actor Intent {
         run = .random(repository.ambient)
         store = repository.store
         executor = repository.executor
-        state = State(kind: kind, holder: repository.holder, machine: Self.machine)
+        state = State(kind: kind, holder: repository.holder, machine: Self.machine, keyGeneration: repository.keys.generation)
         lock = try repository.store.processLock(Self.lockPurpose(run))
     }
 
@@ -236,6 +238,7 @@ extension Repository {
     func withIntent<Result>(
         _ kind: Intent.Kind, pause: Double? = Intent.renewal, _ body: (Intent) async throws -> Result
     ) async throws -> Result {
+        try requireCurrent()
         let intent = try await Intent.begin(kind, self)
         let renewing = pause.map { intent.renewing(every: $0) }
         func end() async {

@@ -202,6 +202,7 @@ public actor Lease {
 extension Repository {
     /// Runs `body` with the lease for destructive work, and gives it back.
     public func withLease<Result>(_ purpose: String, _ body: (Lease) async throws -> Result) async throws -> Result {
+        try requireCurrent()
         try await requireClaim()
         let lock = isShared ? nil : try WriterLock(identity)
         defer { lock?.release() }

@@ -68,7 +68,7 @@ public struct LockExtension: Sendable {
     private func needed() async throws -> (names: [String], problems: [String]) {
         var names = Set(Configuration.names)
         var problems: [String] = []
-        for prefix in ["v1/keys/", IndexObject.prefix] {
+        for prefix in [KeySlot.prefix, PairClosing.prefix, IndexObject.prefix] {
             for info in try await repository.store.list(prefix) { names.insert(info.name) }
         }
         for name in try await repository.snapshotNames() {

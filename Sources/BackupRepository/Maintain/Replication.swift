@@ -24,8 +24,8 @@ public final class Replication {
         public var damaged: [String] = []
     }
 
-    private let source: Repository
-    private let place: any ObjectStore
+    let source: Repository
+    let place: any ObjectStore
     private let dryRun: Bool
     private let progress: (Report) -> Void
     private var report = Report()
@@ -103,6 +103,7 @@ public final class Replication {
                 damaged = name
                 continue
             }
+            guard !found.outdates(source.keys) else { throw source.keys.outdated(found.configuration) }
             guard found.id == source.id else {
                 throw BackupError(
                     .repositoryExists, "there is another repository at \(place.location)",
@@ -112,10 +113,11 @@ public final class Replication {
                 damaged = name
                 continue
             }
-            let target = repository(found.configuration)
+            let target = repository(try await newest(found, name))
+            guard !dryRun else { return target }
             // A copy that was stopped may not have come to the second one.
-            if !dryRun { try await target.completeConfiguration() }
-            return target
+            try await target.completeConfiguration()
+            return try await rotated(target)
         }
         if let damaged {
             throw BackupError(
@@ -131,16 +133,14 @@ public final class Replication {
         let target = repository(configuration)
         try await target.requireClaim()
         // Keys first: a configuration without a key slot would be a repository nobody can open.
-        for info in try await source.store.list("v1/keys/") {
-            let bytes = try await source.store.get(info.name, .all, limit: KeySlot.sizeLimit).array
-            try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: false)
-        }
+        try await copyKeySlots()
         let bytes = AlignedBuffer(copying: try configuration.encoded(source.keys))
         for name in Configuration.names { try await place.put(name, bytes, ifAbsent: false) }
+        try await copyClosings(to: target)
         return target
     }
 
-    private func existing(_ name: String) async throws -> [UInt8]? {
+    func existing(_ name: String) async throws -> [UInt8]? {
         do {
             return try await place.get(name, .all, limit: Configuration.sizeLimit).array
         } catch let error as StoreError where error.kind == .notFound {
@@ -148,7 +148,7 @@ public final class Replication {
         }
     }
 
-    private func repository(_ configuration: Configuration) -> Repository {
+    func repository(_ configuration: Configuration) -> Repository {
         Repository(
             store: place, keys: source.keys, configuration: configuration, executor: source.executor,
             ambient: source.ambient, identity: source.identity)

@@ -116,6 +116,11 @@ public final class PackReader: Sendable {
         }
     }
 
+    /// A pack whose own trailer is lost, by the word of another object: each frame has its seal, and each block its id.
+    func openPack(_ id: ObjectID, size: Int, trailer: PackTrailer) -> OpenPack {
+        OpenPack(id: id, size: size, trailer: trailer, sealing: nil)
+    }
+
     // MARK: - Frames
 
     /// One frame's blocks, opened and inflated; each block is verified when it is taken.

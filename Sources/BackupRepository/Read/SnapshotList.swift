@@ -36,7 +36,7 @@ public final class SnapshotList: Sendable {
     public func snapshot(_ name: SnapshotName) async throws -> Snapshot {
         guard repository.keys.canRead else { throw KeyRing.writeOnly }
         guard let info = listed[name], let path = path(name) else { return try await repository.snapshot(name) }
-        if let bytes = cached(path, info), let snapshot = try? repository.open(name, bytes) { return snapshot }
+        if let bytes = cached(path, info), let snapshot = try? await repository.verify(name, bytes) { return snapshot }
         let (snapshot, bytes) = try await repository.fetchSnapshot(name)
         // Under the list's date only what has the list's size: it may have been replaced since.
         if bytes.count == info.size, bytes.count <= Self.objectLimit {

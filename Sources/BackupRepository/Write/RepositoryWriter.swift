@@ -162,10 +162,23 @@ public final class RepositoryWriter {
     /// hour takes its snapshot back.
     /// - Returns: its name, and the bytes stored.
     public func commit(_ record: SnapshotRecord, manifest: Extents) async throws -> (name: SnapshotName, stored: Int) {
+        try await commit(record, manifest: manifest, id: .random(repository.ambient))
+    }
+
+    /// A snapshot that takes another one's place among those of its sequence: it stands behind that one.
+    func commit(_ record: SnapshotRecord, manifest: Extents, after other: ObjectID) async throws -> SnapshotName {
+        var id = ObjectID.random(repository.ambient)
+        for _ in 0..<1000 where id < other { id = .random(repository.ambient) }
+        return try await commit(record, manifest: manifest, id: id).name
+    }
+
+    private func commit(
+        _ record: SnapshotRecord, manifest: Extents, id: ObjectID
+    ) async throws -> (name: SnapshotName, stored: Int) {
         try await finish()
         try await intent.confirm()
         let committed: (name: SnapshotName, stored: Int)
-        do { committed = try await repository.commit(record, manifest: manifest) } catch {
+        do { committed = try await repository.commit(record, manifest: manifest, id: id) } catch {
             await intent.stay()
             throw error
         }

@@ -50,6 +50,15 @@ public struct S3Place: Sendable {
     /// For messages: without options.
     public var location: String { prefix.isEmpty ? "s3://\(bucket)" : "s3://\(bucket)/\(prefix)" }
 
+    /// For another host, by people: with what says where the store is, without how it is used here.
+    public var portable: String {
+        let options = [
+            endpoint.map { "endpoint=\($0)" }, region.map { "region=\($0)" }, addressing.map { "style=\($0.rawValue)" },
+        ]
+        let known = options.compactMap { $0 }
+        return location + (known.isEmpty ? "" : "?" + known.joined(separator: "&"))
+    }
+
     /// - Parameter environment: the process's, for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION, AWS_DEFAULT_REGION
     /// - Throws: `StoreError` of kind `.usage`
     public init(url: String, environment: (String) -> String?) throws {

@@ -1,97 +1,138 @@
 import ArgumentParser
 import BackupBase
 import BackupRepository
-import Glibc
 
 struct KeyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "key", abstract: "Manage passwords and the writer key.",
-        subcommands: [Add.self, List.self, Remove.self, ExportWriter.self])
+        commandName: "key", abstract: "Manage passwords, the key pair and the writer key.",
+        subcommands: [
+            Add.self, List.self, Remove.self, Passwd.self, Rotate.self, Export.self, Import.self, Sheet.self,
+            ExportWriter.self,
+        ])
 
     struct Add: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Add a password.")
+        static let configuration = CommandConfiguration(
+            abstract: "Add a password.",
+            discussion: "The new key slot is read back and opened before the command says that it is there.")
         @OptionGroup var global: GlobalOptions
-        @Option(help: ArgumentHelp("File that holds the new password.", valueName: "file")) var newPasswordFile: String
+        @OptionGroup var new: NewPasswordOption
         @Option(help: "What to call it.") var label = ""
 
         mutating func run() async throws {
             let session = Session(options: global)
             let repository = try await session.open()
-            var options = global
-            options.passwordFile = newPasswordFile
-            let password = try await Session(options: options).password()
-            let id = try await repository.addKeySlot(password: password, label: label)
+            guard repository.keys.canRead else { throw KeyCommand.writerKey("add passwords") }
+            let id = try await repository.addKeySlot(
+                password: try session.newPassword(new.newPasswordFile), label: label, by: HoldCommand.operator)
             if global.json { try Output.document(["key": id]) } else if !global.quiet { Output.line("key \(id) added") }
         }
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the key slots.")
+        static let configuration = CommandConfiguration(
+            abstract: "List the key slots.",
+            discussion: """
+                IN USE marks the slot that your password opened just now. PAIRS is how many of the repository's key pairs \
+                it opens: one with fewer than the newest opens only what was stored before a rotation. A repository's \
+                fingerprint tells whether two places, or a sheet, have the same keys.
+                """)
         @OptionGroup var global: GlobalOptions
 
         struct Line: Encodable {
             let id: String
             let label: String
             let created: String
+            let by: Nullable<String>
+            let kind: String
+            let in_use: Bool
+            let pairs: Int
+            let locked_until: Nullable<String>
+
+            init(_ slot: Repository.ListedSlot) {
+                (id, label, created, kind, in_use, pairs) =
+                    (slot.id, slot.label, slot.created, slot.kind, slot.isInUse, slot.generation)
+                by = Nullable(slot.by)
+                locked_until = Nullable(slot.lockedUntil.map { formatTime($0) })
+            }
         }
 
         mutating func run() async throws {
-            let slots = try await Session(options: global).open().keySlots()
-            if global.json {
-                return try Output.document(slots.map { Line(id: $0.id, label: $0.label, created: $0.created) })
-            }
-            Output.table(["ID", "CREATED", "LABEL"], slots.map { [$0.id, $0.created, $0.label] })
+            let repository = try await Session(options: global).open()
+            let slots = try await repository.keySlots()
+            if global.json { return try Output.document(slots.map(Line.init)) }
+            let isLocked = slots.contains { $0.lockedUntil != nil }
+            Output.table(
+                ["ID", "CREATED", "BY", "KIND", "PAIRS", "IN USE", "LABEL"] + (isLocked ? ["LOCKED UNTIL"] : []),
+                slots.map { slot in
+                    [
+                        slot.id, slot.created, slot.by.map { printable($0.utf8) } ?? "", printable(slot.kind.utf8),
+                        "\(slot.generation)", slot.isInUse ? "yes" : "", printable(slot.label.utf8),
+                    ] + (isLocked ? [slot.lockedUntil.map { formatTime($0) } ?? ""] : [])
+                })
+            guard !global.quiet else { return }
+            Output.line("key pair \(repository.keys.generation), fingerprint \(repository.keys.fingerprint)")
         }
     }
 
     struct Remove: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Remove a password.",
-            discussion: "Who knew it and copied the key slot keeps the keys: removing is no revocation.")
+            discussion: """
+                Who knew it and copied the key slot keeps the keys: removing is no revocation, 'bgbackup key rotate' is. \
+                The last slot stays whatever is asked. Exit status 13: the store keeps the slot until its lock ends.
+                """)
         @OptionGroup var global: GlobalOptions
         @OptionGroup var dry: DryRunOption
+        @Flag(help: "Also the slot that your own password opens.") var force = false
         @Argument(help: "Id of the key slot, or a unique prefix.") var id: String
 
         mutating func run() async throws {
             let repository = try await Session(options: global).open()
-            guard repository.keys.canRead else {
-                throw BackupError(.writeOnlyKey, "a writer key cannot remove passwords")
-            }
-            if !dry.dryRun { try await repository.removeKeySlot(id) }
+            guard repository.keys.canRead else { throw KeyCommand.writerKey("remove passwords") }
+            let slot = try await repository.removableSlot(id, force: force).id
+            if !dry.dryRun { try await repository.removeKeySlot(slot, force: force) }
             if global.json {
-                try Output.document(["key": id, "removed": dry.dryRun ? "no" : "yes"])
+                try Output.document(["key": slot, "removed": dry.dryRun ? "no" : "yes"])
             } else if !global.quiet {
-                Output.line(dry.dryRun ? "would remove key \(id)" : "key \(id) removed")
+                Output.line(dry.dryRun ? "would remove key \(slot)" : "key \(slot) removed")
             }
         }
     }
 
-    struct ExportWriter: AsyncParsableCommand {
+    struct Passwd: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "export-writer", abstract: "Write a key file that can back up and read nothing.",
-            discussion: "Give it to the node; keep the password elsewhere. The file is made with mode 0600.")
+            abstract: "Change the password that opens the repository now.",
+            discussion: """
+                The slot of the new password is written, read back and opened before the old one is taken away: whenever \
+                the command is stopped, one of the two opens. Other passwords stay as they are. The keys stay the same: \
+                who copied the old slot and knows the old password keeps them ('bgbackup key rotate' gives new ones).
+                """)
         @OptionGroup var global: GlobalOptions
-        @Argument(help: "File to make.") var file: String
+        @OptionGroup var new: NewPasswordOption
+        @Option(help: "What to call it (default: as the old one).") var label: String?
 
         mutating func run() async throws {
-            let repository = try await Session(options: global).open()
-            let descriptor = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-            guard descriptor >= 0 else {
-                throw BackupError(
-                    .failed, "cannot make \(file): \(String(cString: strerror(errno)))",
-                    hint: errno == EEXIST ? "Name a file that does not exist." : nil)
-            }
-            defer { close(descriptor) }
-            let text = Array(repository.keys.writerKeyFile.utf8)
-            guard write(descriptor, text, text.count) == text.count, fsync(descriptor) == 0 else {
-                unlink(file)
-                throw BackupError(.failed, "cannot write \(file): \(String(cString: strerror(errno)))")
-            }
+            let session = Session(options: global)
+            let repository = try await session.open()
+            guard let old = repository.slot else { throw KeyCommand.writerKey("change passwords") }
+            let id = try await repository.changePassword(
+                to: try session.newPassword(new.newPasswordFile), label: label, by: HoldCommand.operator)
             if global.json {
-                try Output.document(["file": file])
+                try Output.document(["key": id, "removed": old])
             } else if !global.quiet {
-                Output.line("writer key of repository \(repository.id) written to \(file)")
+                Output.line("key \(id) added, key \(old) removed: the new password opens the repository")
             }
         }
     }
+
+    static func writerKey(_ what: String) -> BackupError {
+        BackupError(
+            .writeOnlyKey, "a writer key cannot \(what)", hint: "Use the repository's password (--password-file).")
+    }
+}
+
+/// The option of commands that make a password open something.
+struct NewPasswordOption: ParsableArguments {
+    @Option(help: ArgumentHelp("File that holds the new password (default: asked for on a terminal).", valueName: "file"))
+    var newPasswordFile: String?
 }

@@ -77,30 +77,6 @@ struct RepoCommand: AsyncParsableCommand {
         private func options(_ session: Session) -> Bool { global.passwordFile != nil || session.hasPassword }
     }
 
-    struct Stats: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Count the store's objects and bytes, by kind.")
-        @OptionGroup var global: GlobalOptions
-
-        struct Line: Encodable {
-            let kind: String
-            let objects: Int
-            let bytes: Int64
-        }
-
-        mutating func run() async throws {
-            let statistics = try await Session(options: global).open().statistics()
-            let kinds = statistics.kinds.sorted { $0.key < $1.key }
-            if global.json {
-                return try Output.document(kinds.map { Line(kind: $0.key, objects: $0.value.objects, bytes: $0.value.bytes) })
-            }
-            let total = (kinds.reduce(0) { $0 + $1.value.objects }, kinds.reduce(0) { $0 + $1.value.bytes })
-            Output.table(
-                ["KIND", "OBJECTS", "SIZE"],
-                kinds.map { [$0.key, "\($0.value.objects)", formatBytes($0.value.bytes)] }
-                    + [["total", "\(total.0)", formatBytes(total.1)]], right: [1, 2])
-        }
-    }
-
     struct Policy: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "iam-policy", abstract: "Print the AWS IAM policy of a role, for the bucket and prefix of the URL.",

@@ -1,0 +1,199 @@
+import BackupBase
+import FoundationEssentials
+import ObjectStorage
+
+/// The passwords of a repository: each has a key slot, in two copies.
+extension Repository {
+    /// A key slot as listed.
+    public struct ListedSlot: Sendable {
+        public let id: String
+        public let label: String
+        /// RFC 3339.
+        public let created: String
+        /// Who made it, on which host; nil of slots that do not say.
+        public let by: String?
+        /// `password`.
+        public let kind: String
+        /// Key pairs that it opens.
+        public let generation: Int
+        /// Of the newest pair that it opens; nil of slots that do not say.
+        public let fingerprint: String?
+        /// Whether it opened the repository for this process.
+        public let isInUse: Bool
+        /// Nanoseconds since 1970 until which the store keeps it; nil where it is not locked.
+        public let lockedUntil: Int64?
+    }
+
+    /// Adds a password. Needs the owner's ring, of the newest key pair.
+    /// - Parameter by: who adds it, on which host
+    /// - Returns: the slot's id, once it was read back and opened
+    public func addKeySlot(password: [UInt8], label: String, by: String? = nil) async throws -> String {
+        try requireCurrent()
+        return try await writeSlot(keys, password, label, by).hex
+    }
+
+    /// Writes both copies and reads both back.
+    /// - Parameter opening: derive the key once more and open what was read
+    func writeSlot(
+        _ ring: KeyRing, _ password: [UInt8], _ label: String, _ by: String?, opening: Bool = true
+    ) async throws -> [UInt8] {
+        let id = ambient.random(8)
+        let slot = try KeySlot.make(ring, password: password, slot: id, label: label, by: by, ambient: ambient)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let bytes = Array(try encoder.encode(slot)) + [0x0a]
+        let names = KeySlot.names(id.hex)
+        for name in names { try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: true) }
+        for name in names {
+            let back = try await store.get(name, .all, limit: KeySlot.sizeLimit).array
+            guard back == bytes else {
+                throw BackupError(.storeFailed, "the store gave back another key slot \(name) than was written")
+            }
+        }
+        guard opening else { return id }
+        let back = try JSONDecoder().decode(KeySlot.self, from: Data(bytes))
+        guard try back.open(password: password, repository: self.id, slot: id)?.secrets == ring.secrets else {
+            throw BackupError(.failed, "the new key slot does not open")
+        }
+        return id
+    }
+
+    public func keySlots() async throws -> [ListedSlot] {
+        let locks = try await slotLocks()
+        var listed: [ListedSlot] = []
+        for (id, slot) in try await Self.slots(store) where !listed.contains(where: { $0.id == id.hex }) {
+            listed.append(
+                ListedSlot(
+                    id: id.hex, label: slot.label, created: slot.created, by: slot.by, kind: slot.kind,
+                    generation: slot.generation, fingerprint: slot.fingerprint, isInUse: id.hex == self.slot,
+                    lockedUntil: locks[id.hex]))
+        }
+        return listed
+    }
+
+    /// A list tells no locks: each copy is asked for.
+    private func slotLocks() async throws -> [String: Int64] {
+        guard store.lockDuration != nil else { return [:] }
+        var locks: [String: Int64] = [:]
+        for name in try await store.list(KeySlot.prefix).map(\.name) {
+            guard let until = try await store.info(name)?.lockedUntil, until > ambient.now() else { continue }
+            let id = String(name.dropFirst(KeySlot.prefix.count).prefix(16))
+            locks[id] = max(until, locks[id] ?? until)
+        }
+        return locks
+    }
+
+    /// The slot that a prefix names. Throws `.usage` for none, and for one that must stay.
+    /// - Parameter force: also the one in use
+    public func removableSlot(_ prefix: String, force: Bool) async throws -> ListedSlot {
+        let slots = try await keySlots()
+        let matching = slots.filter { $0.id.hasPrefix(prefix) }
+        guard matching.count == 1, let slot = matching.first else {
+            throw BackupError(.usage, "\(matching.count) key slots match '\(prefix)'", hint: "See 'bgbackup key list'.")
+        }
+        // One that opens nothing new may go whatever else is there.
+        let current = max(keys.generation, configuration.keyGeneration)
+        func opensAll(_ slot: ListedSlot) -> Bool {
+            slot.generation >= current && (slot.fingerprint == nil || slot.fingerprint == keys.fingerprint)
+        }
+        guard !opensAll(slot) || slots.contains(where: { $0.id != slot.id && opensAll($0) }) else {
+            throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
+        }
+        guard force || !slot.isInUse else {
+            throw BackupError(
+                .usage, "key slot \(slot.id) is the one that your password opens",
+                hint: "'bgbackup key passwd' changes a password. To remove this one all the same, give --force.")
+        }
+        return slot
+    }
+
+    /// Removes a slot; the last one stays. Throws `.immutable` where the store keeps it.
+    /// - Returns: the slot's id
+    @discardableResult
+    public func removeKeySlot(_ prefix: String, force: Bool = false) async throws -> String {
+        let slot = try await removableSlot(prefix, force: force)
+        try await withLease("maintenance") { lease in
+            // Another run may have removed the other one meanwhile.
+            _ = try await removableSlot(slot.id, force: force)
+            try await delete(slot: slot.id, lease)
+        }
+        return slot.id
+    }
+
+    func delete(slot: String, _ lease: Lease) async throws {
+        for name in KeySlot.names(slot) {
+            try await lease.confirm()
+            do { try await store.delete(name) } catch let error as StoreError where error.kind == .locked {
+                let until = try? await store.info(name)?.lockedUntil
+                throw BackupError(
+                    .immutable, "key slot \(slot) is locked\(until.map { " until \(formatTime($0))" } ?? "")",
+                    hint: "Its password opens the repository until then; 'bgbackup key remove \(slot)' afterwards.", cause: error)
+            }
+        }
+    }
+
+    /// Changes the password that opened the repository: the new slot is there, and was opened, before the old one goes.
+    /// - Returns: the new slot's id. Throws `.immutable` where the old one is locked; the new one then opens too
+    public func changePassword(to password: [UInt8], label: String?, by: String?) async throws -> String {
+        guard let slot else { throw KeyRing.writeOnly }
+        return try await withLease("maintenance") { lease in
+            guard let old = try await keySlots().first(where: { $0.id == slot }) else {
+                throw BackupError(.busy, "key slot \(slot) was removed meanwhile", hint: "See 'bgbackup key list'.")
+            }
+            let id = try await writeSlot(keys, password, label ?? old.label, by)
+            try await delete(slot: slot, lease)
+            return id.hex
+        }
+    }
+
+    // MARK: - Reading
+
+    static func slots(
+        _ store: any ObjectStore, problem: (String) -> Void = { _ in }
+    ) async throws -> [(id: [UInt8], slot: KeySlot)] {
+        var found: [(id: [UInt8], slot: KeySlot)] = []
+        let names = try await store.list(KeySlot.prefix).map(\.name)
+        // At once: with several copies on an object store each is a round trip.
+        let contents = try await withThrowingTaskGroup(of: (String, Result<[UInt8], any Error>).self) { group in
+            for name in names {
+                group.addTask { (name, await Result.of { try await store.get(name, .all, limit: KeySlot.sizeLimit).array }) }
+            }
+            return try await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+        for name in names {
+            let parts = name.dropFirst(KeySlot.prefix.count).split(separator: ".")
+            guard parts.count == 2, let id = bytesFromHex(parts[0]), id.count == 8, let content = contents[name] else { continue }
+            do {
+                let slot = try JSONDecoder().decode(KeySlot.self, from: Data(try content.get()))
+                // Copies that differ are both tried: one of them was altered.
+                if !found.contains(where: { $0.id == id && $0.slot == slot }) { found.append((id, slot)) }
+            } catch let error as StoreError where error.kind != .tooLarge {
+                throw error
+            } catch is CancellationError {
+                throw CancellationError()
+            } catch {
+                problem("key slot \(name) is damaged")
+            }
+        }
+        return found
+    }
+
+    /// The first ring behind a slot that the password opens and `accept` takes, those of the newest key pair first.
+    static func unlock(
+        _ store: any ObjectStore, _ password: [UInt8], repository: ObjectID, accept: (KeyRing) -> Bool
+    ) async throws -> ((ring: KeyRing, slot: [UInt8])?, problems: [String]) {
+        var problems: [String] = []
+        let slots = try await slots(store) { problems.append($0) }
+        if slots.isEmpty { problems.append("it has no readable key slot") }
+        for (id, slot) in slots.sorted(by: { $0.slot.generation > $1.slot.generation }) {
+            do {
+                guard let ring = try slot.open(password: password, repository: repository, slot: id) else { continue }
+                if accept(ring) { return ((ring, id), []) }
+                problems.append("the configuration was altered")
+            } catch let error as FormatError {
+                problems.append("key slot \(id.hex): \(error)")
+            }
+        }
+        return (nil, problems)
+    }
+}

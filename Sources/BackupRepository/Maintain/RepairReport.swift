@@ -1,0 +1,52 @@
+import BackupBase
+
+/// What a repair would do, or did, and what is lost.
+public struct RepairReport: Sendable {
+    /// A file of a snapshot that cannot be given back whole.
+    public struct LostFile: Sendable {
+        public var path: [UInt8]
+        /// Bytes that are lost; empty where it is not known which, or all are.
+        public var ranges: [Range<Int64>]
+        public var size: Int64
+    }
+
+    /// A pack of which something cannot be read.
+    public struct Pack: Sendable {
+        /// Name of the object.
+        public var name: String
+        public var problem: String
+        /// Blocks that are in other packs now, or would be.
+        public var blocksSaved = 0
+        public var blocksLost = 0
+        /// Put back whole from the second copy, under its own name.
+        public var isRestored = false
+    }
+
+    public struct Snapshot: Sendable {
+        public var damaged: SnapshotName
+        public var node: String
+        /// The new one; nil in a dry run, and where one was made before.
+        public var repaired: SnapshotName?
+        /// Made by an earlier repair.
+        public var existing: SnapshotName?
+        public var filesKept = 0
+        public var filesLost: [LostFile] = []
+        /// What else is lost, for people: stretches of the manifest.
+        public var otherLosses: [String] = []
+
+        public var isLossy: Bool { !filesLost.isEmpty || !otherLosses.isEmpty }
+    }
+
+    public var copies: [String] = []
+    public var index = Repository.ReindexReport()
+    public var packs: [Pack] = []
+    public var snapshots: [Snapshot] = []
+    /// Snapshots of which nothing can be read, with the reason.
+    public var unreadable: [(name: SnapshotName, problem: String)] = []
+
+    public var isLossy: Bool { !unreadable.isEmpty || snapshots.contains(where: \.isLossy) }
+    /// Snapshots that go on being reported until they are forgotten.
+    public var toForget: [ObjectID] {
+        snapshots.filter { $0.repaired != nil || $0.existing != nil }.map(\.damaged.id) + unreadable.map(\.name.id)
+    }
+}
