@@ -39,7 +39,12 @@ enum Output {
         let hint: String?
     }
 
+    /// The error that was told last: what an exit status stands for.
+    static var lastReported: BackupError? { reported.withLock { $0 } }
+    private static let reported = Locked<BackupError?>(nil)
+
     static func report(_ error: BackupError) {
+        reported.withLock { $0 = error }
         if json {
             try? document(
                 ErrorLine(
