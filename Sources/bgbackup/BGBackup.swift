@@ -30,7 +30,8 @@ struct BGBackup: AsyncParsableCommand {
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             ForgetCommand.self, PruneCommand.self, HoldCommand.self, ReleaseCommand.self,
-            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, DoctorCommand.self, CompletionsCommand.self,
+            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, StatusCommand.self, DoctorCommand.self,
+            CompletionsCommand.self,
             ManCommand.self,
         ])
 }

@@ -23,8 +23,10 @@ enum Output {
     static func line(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
 
     /// One JSON document, or one line of JSON Lines.
-    static func document(_ value: some Encodable, lines: Bool = false) throws {
+    /// - Parameter snakeCase: whether names get their underscores here
+    static func document(_ value: some Encodable, lines: Bool = false, snakeCase: Bool = false) throws {
         let encoder = JSONEncoder()
+        if snakeCase { encoder.keyEncodingStrategy = .convertToSnakeCase }
         encoder.outputFormatting =
             lines ? [.sortedKeys, .withoutEscapingSlashes] : [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
         line(String(decoding: try encoder.encode(value), as: UTF8.self))

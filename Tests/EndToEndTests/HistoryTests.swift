@@ -63,7 +63,8 @@ extension Workspace {
         #expect(
             runs.map(\.errorCode) == ["damaged", nil, "usage", "no-repository", "no-password"]
                 || runs[2].errorCode == "wrong-policy")
-        #expect(runs[0].outcome == .failure && runs[0].errorMessage?.contains("packs/") == true && runs[0].figures.damages ?? 0 > 0)
+        #expect(
+            runs[0].outcome == .failure && runs[0].errorMessage?.contains("packs/") == true && runs[0].figures.damages ?? 0 > 0)
         #expect(runs[2].policy == "no-such" && runs[2].exitStatus == 64)
         #expect(runs[3].repository == workspace.path("elsewhere") && runs[3].exitStatus == 10)
         #expect(runs[4].exitStatus == 12 && runs[4].errorMessage?.contains("nothing") == true)

@@ -35,13 +35,11 @@ public struct RunHistory: Sendable {
 
     // MARK: - Writing
 
-    /// Writes down that a run begins; what is too old or too much goes.
+    /// Writes down that a run begins.
     /// - Throws: `BackupError` where the directory does not take it; the run itself can go on
     public func begin(_ record: RunRecord) throws -> ActiveRun {
-        guard LocalFile.makeDirectory(directory) else { throw Self.failure(directory) }
-        let run = ActiveRun(record, self, monotonicSeconds())
+        let run = ActiveRun(record, in: self)
         try run.save()
-        tidy(record)
         return run
     }
 
@@ -68,7 +66,13 @@ public struct RunHistory: Sendable {
         return file
     }
 
-    fileprivate func remove(_ id: String) { unlink("\(directory)/\(id)") }
+    /// What is too old or too much goes, of this job.
+    fileprivate func prepare(for record: RunRecord) throws {
+        guard LocalFile.makeDirectory(directory) else { throw Self.failure(directory) }
+        tidy(record)
+    }
+
+    private func remove(_ id: String) { unlink("\(directory)/\(id)") }
 
     /// Takes away what is beyond the bounds, of the job of a record, and what runs that were killed left aside.
     private func tidy(_ record: RunRecord) {
@@ -104,6 +108,8 @@ public struct RunHistory: Sendable {
         public var records: [RunRecord] = []
         /// Names of files that cannot be read as what they claim to be: skipped, and worth a word.
         public var damaged: [String] = []
+
+        public init() {}
     }
 
     /// What is known of runs.
@@ -234,13 +240,14 @@ extension RunHistory {
 /// A run that is under way, and its record.
 public final class ActiveRun: @unchecked Sendable {
     // Unchecked: what changes is behind the lock.
-    private let history: RunHistory
-    private let start: Double
+    private let history: RunHistory?
+    private let start = monotonicSeconds()
     private let state: Locked<(record: RunRecord, file: Int32)>
 
-    fileprivate init(_ record: RunRecord, _ history: RunHistory, _ start: Double) {
+    /// Nothing is written before `save`.
+    /// - Parameter history: nil where there is no place for one
+    public init(_ record: RunRecord, in history: RunHistory?) {
         self.history = history
-        self.start = start
         state = Locked((record, -1))
     }
 
@@ -253,16 +260,19 @@ public final class ActiveRun: @unchecked Sendable {
 
     /// Writes the record as it is now.
     public func save() throws {
+        guard let history else { return }
         try state.withLock { state in
+            if state.file < 0 { try history.prepare(for: state.record) }
             let file = try history.write(state.record)
             if state.file >= 0 { close(state.file) }
             state.file = file
         }
     }
 
-    /// Writes down the end.
+    /// Writes down the end. Where that fails, `record` has it all the same.
     /// - Parameter status: exit status of CLI.md
     /// - Returns: the record as it stays
+    @discardableResult
     public func end(_ status: Int32, code: String? = nil, message: String? = nil, ambient: Ambient = .system) throws -> RunRecord
     {
         state.withLock {
@@ -271,7 +281,4 @@ public final class ActiveRun: @unchecked Sendable {
         try save()
         return record
     }
-
-    /// Nothing was done: no record stays.
-    public func discard() { history.remove(record.id) }
 }

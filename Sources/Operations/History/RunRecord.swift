@@ -138,6 +138,8 @@ extension RunRecord {
         public var points: UInt64?
         /// That the volume changed unlike before, in words: retention stops until somebody accepts it.
         public var anomaly: String?
+        /// What was wrong with the policy's timers and times when the run ended: "timer-missing backup hourly".
+        public var attention: [String]?
         // watch
         public var snapshotsMade: Int?
         public var failures: Int?

@@ -21,7 +21,7 @@ extension JobRun {
 
     /// A watch has one record a day, with sums; it is written down once a minute, and when something goes wrong.
     func note(_ event: BackupWatch.Event) {
-        var isUrgent = false
+        var (isUrgent, isWell) = (false, false)
         note { figures in
             switch event {
             case .made(let report):
@@ -33,13 +33,14 @@ extension JobRun {
                 figures.snapshotsMade = (figures.snapshotsMade ?? 0) + (report.snapshot == nil ? 0 : 1)
                 figures.lastDone = formatTime(Ambient.system.now())
                 isUrgent = figures.snapshotsMade == 1
+                isWell = true
             case .busy: break
             case .failed:
                 figures.failures = (figures.failures ?? 0) + 1
                 isUrgent = true
             }
         }
-        goOn(isUrgent: isUrgent)
+        goOn(isUrgent: isUrgent, isWell: isWell)
     }
 
     func note(_ outcome: ForgetOutcome) {
