@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import TestSupport
+import Testing
 
 /// A policy that tells: metrics, a check and webhooks, in a workspace of its own.
 struct WatchStage {
