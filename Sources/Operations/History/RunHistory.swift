@@ -89,7 +89,8 @@ public struct RunHistory: Sendable {
             }
         }
         same.sort { $0.text > $1.text }
-        for (index, name) in same.enumerated().dropFirst() where index >= bounds.count || name.seconds < now - bounds.age {
+        // The record itself comes on top of them.
+        for (index, name) in same.enumerated() where index + 1 >= bounds.count || name.seconds < now - bounds.age {
             remove(name.text)
         }
     }
@@ -131,10 +132,11 @@ public struct RunHistory: Sendable {
     }
 
     /// The newest runs of each job, back to its last that was done: what a state consists of, for little reading.
-    public func latest() -> Reading {
+    /// - Parameter id: of a run that is left out: what was before it
+    public func latest(without id: String? = nil) -> Reading {
         var reading = Reading()
         var closed: Set<Name.Job> = []
-        for name in names where !closed.contains(name.job) {
+        for name in names where !closed.contains(name.job) && name.text != id {
             switch load(name) {
             case .record(let record):
                 reading.records.append(record)

@@ -123,7 +123,7 @@ final class JobRun {
         self.run = nil
         RunEvent.ended(run.record, isVerbose: options.verbose)
 
-        let known = history?.latest()
+        let known = history?.latest(without: run.record.id)
         for name in known?.damaged ?? [] {
             Terminal.note("bgbackup: warning: the record \(printable(name.utf8)) of an earlier run cannot be read", .warning)
         }
