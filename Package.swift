@@ -102,7 +102,8 @@ let package = Package(
             name: "OperationsTests", dependencies: ["Operations", "ObjectStorage", "BackupEngine", "BackupBase", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "QdrantStorage", "bgbackup"], exclude: ["Golden"],
+            name: "EndToEndTests", dependencies: ["TestSupport", "BackupBase", "QdrantStorage", "Operations", "bgbackup"],
+            exclude: ["Golden"],
             swiftSettings: settings),
         .testTarget(
             name: "FaultTests",

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Small files of the node itself: state, notes and locks.
@@ -6,6 +7,11 @@ public enum LocalFile {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
+        return read(descriptor, limit: limit)
+    }
+
+    /// The bytes of an open file, wherever it stands; nil where they are more than `limit`.
+    public static func read(_ descriptor: Int32, limit: Int) -> [UInt8]? {
         let size = Int(lseek(descriptor, 0, SEEK_END))
         guard size >= 0, size <= limit else { return nil }
         var got = 0
@@ -36,19 +42,38 @@ public enum LocalFile {
         let aside = path + ".new"
         let descriptor = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return false }
-        var offset = 0
-        while offset < bytes.count {
-            let written = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + offset, bytes.count - offset) }
-            if written <= 0 { break }
-            offset += written
-        }
-        let whole = offset == bytes.count && (!durably || fdatasync(descriptor) == 0)
+        let whole = write(bytes, to: descriptor) && (!durably || fdatasync(descriptor) == 0)
         close(descriptor)
         guard whole, rename(aside, path) == 0 else {
             unlink(aside)
             return false
         }
         return true
+    }
+
+    /// Writes all bytes; false, and errno, where the disk does not take them.
+    public static func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
+        var offset = 0
+        while offset < bytes.count {
+            let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress! + offset, bytes.count - offset) }
+            if written < 0, errno == EINTR { continue }
+            if written <= 0 { return false }
+            offset += written
+        }
+        return true
+    }
+
+    /// Takes the lock of an open file (flock(2)), unless somebody else has it.
+    public static func tryLock(_ descriptor: Int32, shared: Bool) -> Bool {
+        bgb_flock(descriptor, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0
+    }
+
+    /// Forces a directory's names to the disk, as far as its file system does that.
+    public static func synchronize(directory: String) {
+        let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        _ = fsync(descriptor)
+        close(descriptor)
     }
 
     /// Makes a directory and its parents, for the owner only.

@@ -31,7 +31,8 @@ struct BGBackup: AsyncParsableCommand {
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             ForgetCommand.self, PruneCommand.self, HoldCommand.self, ReleaseCommand.self,
-            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, DoctorCommand.self, CompletionsCommand.self,
+            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, StatusCommand.self, DoctorCommand.self,
+            CompletionsCommand.self,
             ManCommand.self,
         ])
 }
@@ -47,15 +48,20 @@ enum Main {
     static var service: ServiceNotice? { told }
     nonisolated(unsafe) private static var told: ServiceNotice?  // Set once, before there is a second thread.
 
+    /// The signal that ends the run; nil where none came.
+    static var signal: Int32? { watch?.received }
+    nonisolated(unsafe) private static var watch: SignalWatch?  // Set once, before the command runs.
+
     static func main() {
         // Before there is a second thread: tracing belongs to one.
         if CommandLine.arguments.dropFirst().first == HoldGuard.argument { HoldGuard.run() }
-        signal(SIGPIPE, SIG_IGN)
+        Glibc.signal(SIGPIPE, SIG_IGN)
         // No keys in a core file. The limit alone would not keep them from a
         // handler that the kernel pipes cores to (core(5)).
         bgb_no_core()
         told = .fromEnvironment()
         let signals = SignalWatch()
+        watch = signals
         bgb_tame_malloc()
         do {
             let arguments = LeadingOptions.moved(Array(CommandLine.arguments.dropFirst()))

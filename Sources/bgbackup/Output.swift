@@ -23,8 +23,10 @@ enum Output {
     static func line(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
 
     /// One JSON document, or one line of JSON Lines.
-    static func document(_ value: some Encodable, lines: Bool = false) throws {
+    /// - Parameter snakeCase: whether names get their underscores here
+    static func document(_ value: some Encodable, lines: Bool = false, snakeCase: Bool = false) throws {
         let encoder = JSONEncoder()
+        if snakeCase { encoder.keyEncodingStrategy = .convertToSnakeCase }
         encoder.outputFormatting =
             lines ? [.sortedKeys, .withoutEscapingSlashes] : [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
         line(String(decoding: try encoder.encode(value), as: UTF8.self))
@@ -39,7 +41,12 @@ enum Output {
         let hint: String?
     }
 
+    /// The error that was told last: what an exit status stands for.
+    static var lastReported: BackupError? { reported.withLock { $0 } }
+    private static let reported = Locked<BackupError?>(nil)
+
     static func report(_ error: BackupError) {
+        reported.withLock { $0 = error }
         if json {
             try? document(
                 ErrorLine(

@@ -5,6 +5,7 @@ import CLinux
 import FoundationEssentials
 import Glibc
 import ObjectStorage
+import Operations
 import Subprocess
 import SystemPackage
 
@@ -134,6 +135,17 @@ struct Session {
         guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
         return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
+
+    /// Seconds by which local time is ahead of UTC.
+    static var zoneOffset: Double {
+        var seconds = time(nil)
+        var parts = tm()
+        localtime_r(&seconds, &parts)
+        return Double(parts.tm_gmtoff)
+    }
+
+    /// Whether what a policy protects is on this machine.
+    static func isHere(_ policy: Policy) -> Bool { access(policy.source.path, F_OK) == 0 }
 
     // MARK: - Secrets
 

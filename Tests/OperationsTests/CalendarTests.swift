@@ -1,3 +1,4 @@
+import BackupBase
 import TestSupport
 import Testing
 
@@ -62,6 +63,20 @@ import Testing
         for other in ["Thu 02:00", "*-*-26 02:00", "*-10-27 02:00", "02:00 Europe/Berlin", "2026-11-27 02:00"] {
             #expect(try CalendarExpression(other).moment(near: two, offset: 0) == nil, "\(other)")
         }
+    }
+
+    @Test(.enabled(if: Program.hasTool("systemd-analyze"), "needs systemd-analyze"))
+    func `the next moment is systemd's`() throws {
+        for text in Self.gaps.map(\.0) where !text.contains("Berlin") && !text.contains(".5") {
+            guard let expression = try? CalendarExpression(text), let next = expression.next(after: 1_795_795_230, offset: 0)
+            else { continue }
+            let real = try Program.tool(
+                "systemd-analyze", ["calendar", "--base-time=2026-11-27 16:00:30 UTC", "--", text], environment: ["TZ": "UTC"])
+            #expect(CalendarForecast.parse(real.output).2.first == formatTime(next, "%Y-%m-%dT%H:%M:%SZ"), "\(text)")
+        }
+        // Two o'clock where it is an hour later.
+        #expect(try CalendarExpression("02:00").next(after: 1_795_795_200, offset: 3600) == 1_795_795_200 + 9 * 3600)
+        #expect(try CalendarExpression("2026-12-24 18:00").next(after: 0, offset: 0) == nil)
     }
 
     @Test func `what systemd-analyze prints is read, in UTC and elsewhere`() {

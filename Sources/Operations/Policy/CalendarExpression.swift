@@ -73,6 +73,22 @@ public struct CalendarExpression: Sendable, Equatable {
         return nearest.flatMap { abs($0 - now) <= min(3600, longestGap / 2) ? $0 : nil }
     }
 
+    /// The first moment after another one, within four years; nil where only systemd can tell.
+    /// - Parameters as of `moment(near:offset:)`
+    public func next(after now: Double, offset: Double) -> Double? {
+        guard let fields else { return nil }
+        let ahead = isUTC ? 0 : offset
+        let today = Int(((now + ahead) / 86_400).rounded(.down))
+        let times = fields.times
+        for day in today...today + 1461 where fields.isOn(day) {
+            for time in times {
+                let moment = Double(day * 86_400 + time) - ahead
+                if moment > now { return moment }
+            }
+        }
+        return nil
+    }
+
     private static let help = "see systemd.time(7); for example daily, \"*-*-* 02:00:00\", \"Sun *-*-* 04:00\", \"*:0/15\""
 
     /// "UTC", "Europe/Berlin"

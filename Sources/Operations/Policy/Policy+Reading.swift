@@ -31,8 +31,11 @@ extension Policy {
         }
         let notifications = spec["notifications"]
         healthchecks = SecretReference(notifications?["healthchecks"]?["url"])
+        healthchecksGetLogs = notifications?["healthchecks"]?["sendLogs"]?.boolean ?? false
         webhooks = (notifications?["webhooks"]?.elements ?? []).compactMap { hook in
-            SecretReference(hook["url"]).map { Webhook(url: $0, events: Self.texts(hook["on"])) }
+            SecretReference(hook["url"]).map {
+                Webhook(url: $0, events: Self.texts(hook["on"]), sendLogs: hook["sendLogs"]?.boolean ?? false)
+            }
         }
         textfile = spec["metrics"]?["textfile"]?.text
     }

@@ -111,6 +111,8 @@ public struct Policy: Sendable, Codable, Equatable {
         public var url: SecretReference
         /// success, warning, failure, recovered, drillFailed, damage
         public var events: [String]
+        /// Whether words of errors go out too.
+        public var sendLogs: Bool
     }
 
     public var name: String
@@ -134,6 +136,7 @@ public struct Policy: Sendable, Codable, Equatable {
     public var copies: [Copy]
     /// Address of a healthchecks-style check.
     public var healthchecks: SecretReference?
+    public var healthchecksGetLogs: Bool
     public var webhooks: [Webhook]
     /// Path of the metrics file.
     public var textfile: String?

@@ -175,10 +175,16 @@ extension PolicyKey {
         [PolicyKey("name", .name, "What it is called.", required: true)] + place
         + [PolicyKey("onCalendar", .calendar, "When.", required: true)]
 
+    private static let sendLogs = PolicyKey(
+        "sendLogs", .boolean, "Send words of errors too, which name paths and hosts.", fallback: "false")
+
     private static let notifications = [
         PolicyKey(
             "healthchecks",
-            .mapping([PolicyKey("url", .reference, "The check's address, which is a secret.", required: true)]),
+            .mapping([
+                PolicyKey("url", .reference, "The check's address, which is a secret.", required: true),
+                sendLogs,
+            ]),
             "A dead man's switch: told of each start and end."),
         PolicyKey(
             "webhooks",
@@ -186,6 +192,7 @@ extension PolicyKey {
                 .mapping([
                     PolicyKey("url", .reference, "Where to POST.", required: true),
                     PolicyKey("on", .list(.scalar(.choice(events)), 1...8), "When.", required: true),
+                    sendLogs,
                 ]), 1...8), "Told of what is listed in `on`."),
     ]
 

@@ -207,22 +207,29 @@ struct BackupCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        let job = JobRun(watch ? .watch : .backup, policy: policy, schedule: schedule, dryRun: dry.dryRun, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
         let plan = try policy.map { try BackupPolicy($0, schedule: schedule) }
         if let plan {
             if plan.policy.paused { return try tellPaused(plan.policy) }
             try take(plan)
         }
+        job.begin(plan, global, node: node)
         let session = Session(options: global)
         let repository = try await session.openForBackup(writerKeyFile: writerKey)
         var options = try backupOptions(session)
         options.keepFor = plan?.schedule?.keepFor
         options.policy = plan?.record
-        if watch { return try await keepWatch(repository, options) }
+        if watch { return try await keepWatch(repository, options, job) }
         let board = ProgressBoard()
         let line = ProgressLine(board, global)
         defer { line.stop() }
         let report = try await BackupRun(repository: repository, options: options, board: board).run()
         line.stop()
+        job.note(report)
         try show(report)
         if !report.problems.isEmpty { throw ExitCode(BackupError.Code.incomplete.exitStatus) }
     }
@@ -247,10 +254,11 @@ struct BackupCommand: AsyncParsableCommand {
         return options
     }
 
-    private func keepWatch(_ repository: Repository, _ options: BackupOptions) async throws {
+    private func keepWatch(_ repository: Repository, _ options: BackupOptions, _ job: JobRun) async throws {
         let watch = BackupWatch(
             repository: repository, options: options, interval: try interval(), explain: { ErrorMapping.backupError($0) })
         try await watch.run { event in
+            job.note(event)
             switch event {
             case .made(let report): try showRun(report)
             case .busy(let error): Terminal.note("bgbackup: \(error): this run is left out")

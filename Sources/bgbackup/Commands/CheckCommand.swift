@@ -35,11 +35,18 @@ struct CheckCommand: AsyncParsableCommand {
     @OptionGroup var policy: PolicyOption
 
     mutating func run() async throws {
-        if let plan = try policy.plan() {
+        let job = JobRun(.check, policy: policy.policy, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
+        let plan = try policy.plan()
+        if let plan {
             if try global.isPaused(plan) { return }
             try global.take(plan)
             readData = readData ?? plan.policy.check?.readData.map { "\($0)%" }
         }
+        job.begin(plan, global)
         let share = try readData.map { try Self.share($0) } ?? 0
         let repository = try await Session(options: global).open()
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
@@ -49,6 +56,7 @@ struct CheckCommand: AsyncParsableCommand {
         }.run()
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(report)
+        job.note(report, share)
         if report.isDamaged { throw ExitCode(BackupError.Code.damaged.exitStatus) }
     }
 

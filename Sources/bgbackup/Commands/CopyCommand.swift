@@ -59,18 +59,25 @@ struct CopyCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        let job = JobRun(.copy, policy: policy.policy, schedule: schedule, dryRun: dry.dryRun, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
         var places = to.map { [$0] } ?? []
-        if let plan = try policy.plan() {
+        let plan = try policy.plan()
+        if let plan {
             if try global.isPaused(plan) { return }
             try global.take(plan)
             places = try self.places(plan)
         }
+        job.begin(plan, global)
         let session = Session(options: global)
         let repository = try await session.open()
-        for place in places { try await copy(repository, try session.store(at: place)) }
+        for place in places { try await copy(repository, try session.store(at: place), job) }
     }
 
-    private func copy(_ repository: Repository, _ place: any ObjectStore) async throws {
+    private func copy(_ repository: Repository, _ place: any ObjectStore, _ job: JobRun) async throws {
         guard place.location != repository.store.location else {
             throw BackupError(.usage, "source and copy are the same place", hint: "Give another one by --to.")
         }
@@ -93,6 +100,7 @@ struct CopyCommand: AsyncParsableCommand {
         }.run(names.map { Set($0).sorted() })
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(report, place.location, monotonicSeconds() - clock)
+        job.note(report, place.location)
         if !report.damaged.isEmpty { throw ExitCode(BackupError.Code.damaged.exitStatus) }
     }
 

@@ -102,10 +102,17 @@ struct DrillCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
-        if let plan = try policy.plan() {
+        let job = JobRun(.drill, policy: policy.policy, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
+        let plan = try policy.plan()
+        if let plan {
             if try global.isPaused(plan) { return }
             try take(plan)
         }
+        job.begin(plan, global, node: node)
         let session = Session(options: global)
         let options = try options(session)
         guard let place = output.map(absolute) ?? session.stateDirectory.map({ "\($0)/drills" }) else {
@@ -130,6 +137,7 @@ struct DrillCommand: AsyncParsableCommand {
         line.stop()
         let report = DrillReport(
             outcome, options, repository: "\(repository.id)", set: choice.set, pick: choice.words)
+        job.note(report)
         let page = try archive.keep(report)
         await note(outcome, in: repository)
         if global.json {

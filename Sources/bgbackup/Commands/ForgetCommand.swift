@@ -101,11 +101,17 @@ struct ForgetCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        let job = JobRun(.forget, policy: policy.policy, dryRun: dry.dryRun, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
         let plan = try policy.plan()
         if let plan {
             if try global.isPaused(plan) { return }
             try global.take(plan)
         }
+        job.begin(plan, global, node: node)
         let repository = try await Session(options: global).open()
         for text in acceptAnomaly { try await accept(text, repository) }
         if snapshots.isEmpty, rules.policy.isEmpty, plan == nil { return }
@@ -124,6 +130,7 @@ struct ForgetCommand: AsyncParsableCommand {
         }
         let outcome = try await run.run()
         let report = ForgetReport(outcome.plan, outcome: outcome)
+        job.note(outcome)
         try report.show(global)
         try report.end()
     }

@@ -58,6 +58,11 @@ struct PruneCommand: AsyncParsableCommand {
     }
 
     mutating func run() async throws {
+        let job = JobRun(.prune, policy: policy.policy, dryRun: dry.dryRun, global)
+        try await job.carried { try await run(job) }
+    }
+
+    private mutating func run(_ job: JobRun) async throws {
         var options = Prune.Options()
         options.dryRun = dry.dryRun
         let plan = try policy.plan()
@@ -66,9 +71,10 @@ struct PruneCommand: AsyncParsableCommand {
             if try global.isPaused(plan) { return }
             try global.take(plan)
         }
+        job.begin(plan, global)
         let repository = try await Session(options: global).open()
         var locks: ExitCode?
-        if let plan { locks = try await forget(plan, repository) }
+        if let plan { locks = try await forget(plan, repository, job) }
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let clock = monotonicSeconds()
         let freed = try await Prune.run(repository, options) { phase, done, total in
@@ -76,12 +82,13 @@ struct PruneCommand: AsyncParsableCommand {
         }
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(freed, monotonicSeconds() - clock)
+        job.note(freed)
         if let locks { throw locks }
     }
 
     /// What the policy keeps no longer goes first: its space comes back after the grace.
     /// - Returns: the exit status where object locks keep some of it, which stops nothing else
-    private func forget(_ plan: BackupPolicy, _ repository: Repository) async throws -> ExitCode? {
+    private func forget(_ plan: BackupPolicy, _ repository: Repository, _ job: JobRun) async throws -> ExitCode? {
         let run = ForgetRun(repository: repository, request: ForgetRequest(plan.policy))
         if dry.dryRun {
             let found = try await run.plan()
@@ -91,6 +98,7 @@ struct PruneCommand: AsyncParsableCommand {
         }
         let outcome = try await run.run()
         let report = ForgetReport(outcome.plan, outcome: outcome)
+        job.note(outcome)
         try report.show(global)
         do { try report.end() } catch let status as ExitCode where status.rawValue == BackupError.Code.immutable.exitStatus {
             return status

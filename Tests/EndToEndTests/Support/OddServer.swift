@@ -13,6 +13,8 @@ final class OddServer {
         case web
         /// Everything stored is too much.
         case full
+        /// Every key has expired.
+        case expired
         /// TLS with a certificate of its own making.
         case tls
     }
@@ -36,8 +38,9 @@ final class OddServer {
             def answer(self):
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 full = b"<Error><Code>QuotaExceeded</Code><Message>The quota of the bucket is used up</Message></Error>"
-                body = full if manner == "full" else b"<html><body><h1>It works!</h1></body></html>"
-                self.send_response(507 if manner == "full" else 404)
+                late = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired</Message></Error>"
+                body = full if manner == "full" else late if manner == "expired" else b"<html><body><h1>It works!</h1></body></html>"
+                self.send_response(507 if manner == "full" else 400 if manner == "expired" else 404)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD": self.wfile.write(body)
