@@ -190,8 +190,10 @@ public struct KeyRotation: Sendable {
     /// Closes the pair before, unless a run is left that may commit a snapshot under it.
     private mutating func close() async throws {
         let now = try await repository.storeTime()
-        for intent in try await repository.intents() where intent.kind == .writer {
-            guard intent.state?.keyGeneration ?? 1 < generation, try !repository.isDead(intent, now: now) else { continue }
+        for intent in try await repository.intents() where intent.mayWrite {
+            // All that an intent says, because another run can add to it.
+            let isNewer = !intent.states.isEmpty && intent.states.allSatisfy { $0?.keyGeneration ?? 1 >= generation }
+            guard !isNewer, try !repository.isDead(intent, now: now) else { continue }
             waitingFor.append(intent.holder)
         }
         guard waitingFor.isEmpty || force else { return }

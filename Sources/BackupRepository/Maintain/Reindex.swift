@@ -22,8 +22,8 @@ extension Repository {
     public func reindex(dryRun: Bool, except damaged: Set<ObjectID> = []) async throws -> ReindexReport {
         if !dryRun { try requireCurrent() }
         var report = ReindexReport()
-        let (listed, damaged) = try await listedPacks()
-        report.damagedIndexes = damaged
+        let (listed, damagedIndexes) = try await listedPacks()
+        report.damagedIndexes = damagedIndexes
         var object = IndexObject()
         var blocks = 0
         for info in try await store.list("v1/packs/") {
