@@ -151,6 +151,7 @@ extension BackupRun {
             return nil
         }
         assembly.finish()
+        report.bytesNewByRole[.of(piece.file.path), default: 0] += Int64(assembly.blocksNew * piece.file.kind.blockSize)
         assembly.isMixed = noteIfChanged(piece)
         board.update { $0.filesDone += 1 }
         return assembly

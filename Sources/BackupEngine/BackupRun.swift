@@ -80,6 +80,8 @@ public struct BackupReport: Sendable {
     public var bytesPinned: Int64 = 0
     /// Bytes of plaintext no pack held before.
     public var bytesNew: Int64 = 0
+    /// The same by what the files hold, in whole blocks; without metadata.
+    public var bytesNewByRole: [FileRole: Int64] = [:]
     public var bytesStored: Int64 = 0
     public var duration = 0.0
     public var captureDuration = 0.0
@@ -324,6 +326,9 @@ public final class BackupRun {
                 "bytes_audited": report.bytesAudited, "bytes_pinned": report.bytesPinned, "bytes_resumed": report.bytesResumed,
                 "capture_milliseconds": Int64(report.captureDuration * 1000),
             ])
+        for (role, bytes) in report.bytesNewByRole where bytes > 0 {
+            record.statistics["bytes_new_\(role.rawValue)"] = bytes
+        }
         record.inspection = report.inspection
         record.cluster = options.cluster
         record.keepFor = options.keepFor

@@ -21,6 +21,8 @@ struct FileAssembly {
     private var ids: [BlockID]?
     /// The last ticket among the blocks.
     private(set) var lastTicket = -1
+    /// Blocks that no pack held before.
+    private(set) var blocksNew = 0
     /// Whether the file moved while it was read: what was read may be a mixture.
     var isMixed = false
 
@@ -50,7 +52,10 @@ struct FileAssembly {
             blocks += 1
             if let id = block.id { digest.add(id) } else { digest.addZero(1) }
             ids?.append(block.id ?? .zero)
-            if case .new(let ticket) = place { lastTicket = max(lastTicket, ticket) }
+            if case .new(let ticket) = place {
+                lastTicket = max(lastTicket, ticket)
+                blocksNew += 1
+            }
             append(place)
         }
     }

@@ -26,14 +26,12 @@ struct BGBackup: AsyncParsableCommand {
         version: version,
         subcommands: [
             InitCommand.self, BackupCommand.self, SnapshotsCommand.self, ShowCommand.self, ListCommand.self,
-            DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, WarmCommand.self,
-            SeedCommand.self,
+            DiffCommand.self, InspectCommand.self, ValidateCommand.self, DrillCommand.self, RestoreCommand.self, SeedCommand.self,
             DumpCommand.self,
             ExportCommand.self, ImportCommand.self, CheckCommand.self, RepairCommand.self,
             ForgetCommand.self, PruneCommand.self, HoldCommand.self, ReleaseCommand.self,
-            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, StatusCommand.self, DoctorCommand.self,
-            CompletionsCommand.self,
-            ManCommand.self,
+            KeyCommand.self, CopyCommand.self, RepoCommand.self, PolicyCommand.self, StatusCommand.self, ReportCommand.self,
+            DoctorCommand.self, CompletionsCommand.self, ManCommand.self,
         ])
 }
 

@@ -235,7 +235,9 @@ import Testing
                             let rotation = try await KeyRotation.run(repository, [.init(password)], by: nil)
                             outcomes.withLock { $0.append(rotation.generation) }
                         } catch {
-                            outcomes.withLock { $0.append(-((error as? BackupError)?.code == .busy ? 1 : 2)) }
+                            let isBusy = (error as? BackupError)?.code == .busy
+                            if !isBusy { Issue.record("seed \(seed): \(error)") }
+                            outcomes.withLock { $0.append(isBusy ? -1 : -2) }
                         }
                     }
                 }

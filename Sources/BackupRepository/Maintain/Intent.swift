@@ -157,8 +157,9 @@ actor Intent {
         }
     }
 
-    /// An object of this run, as long as it says what this run wrote there, now or before (some servers read late): who can speak for a run by other words has taken
-    /// it over. Read, not only looked up: a network file system answers looks from its cache.
+    /// An object of this run, as long as it says what this run wrote there, now or before (some servers read late): who
+    /// can speak for a run by other words has taken it over. Read, not only looked up: a network file system answers
+    /// looks from its cache.
     private func own(_ name: String) async throws -> VersionedObject? {
         do {
             guard let found = try await store.fetch(name, limit: Self.sizeLimit), written[name, default: []].contains(found.bytes)

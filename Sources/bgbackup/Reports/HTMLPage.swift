@@ -58,6 +58,7 @@ struct HTMLPage {
         .timeline{display:grid;grid-template-columns:78px 1fr 76px;gap:3px 10px;align-items:center;font-size:.9rem}
         .timeline .track{height:14px}.timeline i{border-radius:2px;min-width:2px;background:var(--blue)}.timeline i.warn{background:var(--warn)}.timeline i.fail{background:var(--fail)}
         .timeline .value{text-align:right}.timeline p{grid-column:2/4;margin:0 0 5px;color:var(--soft);overflow-wrap:anywhere}
+        .legend span{margin-right:14px;white-space:nowrap}.legend i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:5px}
         svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:11px system-ui,sans-serif}
         .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:0 28px}
         .last{display:flex;align-items:flex-end;gap:6px;height:96px;margin-top:4px}.last div{flex:1;max-width:56px;text-align:center;font-size:.72rem;color:var(--soft)}

@@ -68,6 +68,8 @@ final class MemoryStore: ObjectStore {
 
     private struct Memory {
         var objects: [String: Object] = [:]
+        /// What temporary objects held that are gone, for whom they are there for ever.
+        var gone: [String: [UInt8]] = [:]
         var counter = 0
         var now: Int64 = 1_800_000_000_000_000_000
     }
@@ -277,13 +279,16 @@ final class MemoryStore: ObjectStore {
     func delete(_ name: String) async throws {
         try await perform("delete", name) { memory in
             if let until = memory.objects[name]?.lockedUntil, until > memory.now { throw StoreError(.locked, "delete", name) }
-            memory.objects[name] = nil
+            if let object = memory.objects.removeValue(forKey: name), name.hasPrefix("tmp/") { memory.gone[name] = object.bytes }
         }
     }
 
     func fetch(_ name: String, limit: Int) async throws -> VersionedObject? {
         try await perform("fetch", name) { memory in
-            if isEternal(name) { return VersionedObject(bytes: [], version: "", modified: memory.now, now: memory.now) }
+            if isEternal(name) {
+                let bytes = memory.objects[name]?.bytes ?? memory.gone[name] ?? []
+                return VersionedObject(bytes: bytes, version: "", modified: memory.now, now: memory.now)
+            }
             guard let object = memory.objects[name] else { return nil }
             guard object.bytes.count <= limit else { throw StoreError(.tooLarge, "read", name) }
             return VersionedObject(
