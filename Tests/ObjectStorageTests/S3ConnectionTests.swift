@@ -196,7 +196,7 @@ private let proxyScript = """
             if line.startswith("CONNECT"):
                 self.wfile.write(b"HTTP/1.1 403 Forbidden\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
             else:
-                self.wfile.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nConnection: close\\r\\n\\r\\n")
+                self.wfile.write(b"HTTP/1.1 200 OK\\r\\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\\r\\nContent-Length: 5\\r\\nConnection: close\\r\\n\\r\\n")
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

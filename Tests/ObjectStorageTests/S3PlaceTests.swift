@@ -297,7 +297,7 @@ import Testing
             // Answered late, so that several are under way.
             try await Task.sleep(for: .milliseconds(5))
             if request.url.hasPrefix("https://h/") { return HTTPResponse(307, [("location", "https://other/bucket/k")]) }
-            return HTTPResponse(200, [("content-length", "3")])
+            return HTTPResponse(200, [("content-length", "3"), dated])
         }
         let store = try S3Store.scripted("s3://bucket?endpoint=https://h", transport)
         let found = await withTaskGroup(of: Int?.self) { group in

@@ -45,7 +45,13 @@ extension Repository {
         let names = KeySlot.names(id.hex)
         for name in names { try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: true) }
         for name in names {
-            let back = try await store.get(name, .all, limit: KeySlot.sizeLimit).array
+            let back: [UInt8]
+            do { back = try await store.get(name, .all, limit: KeySlot.sizeLimit).array } catch let error as StoreError
+                where error.kind == .notFound
+            {
+                throw BackupError(
+                    .busy, "another run that changes keys took the new key slot away again", hint: "See 'bgbackup key list'.")
+            }
             guard back == bytes else {
                 throw BackupError(.storeFailed, "the store gave back another key slot \(name) than was written")
             }
@@ -151,8 +157,22 @@ extension Repository {
     static func slots(
         _ store: any ObjectStore, problem: (String) -> Void = { _ in }
     ) async throws -> [(id: [UInt8], slot: KeySlot)] {
+        var names = try await store.list(KeySlot.prefix).map(\.name)
+        while true {
+            let (found, absent) = try await slots(store, names, problem)
+            guard let first = absent.first?.value else { return found }
+            // Removed meanwhile, by a rotation or 'key remove', which put others first: they are looked for again. A
+            // slot that is still listed and not to be had is another matter.
+            names = try await store.list(KeySlot.prefix).map(\.name)
+            guard absent.keys.allSatisfy({ !names.contains($0) }) else { throw first }
+        }
+    }
+
+    private static func slots(
+        _ store: any ObjectStore, _ names: [String], _ problem: (String) -> Void
+    ) async throws -> (found: [(id: [UInt8], slot: KeySlot)], absent: [String: StoreError]) {
         var found: [(id: [UInt8], slot: KeySlot)] = []
-        let names = try await store.list(KeySlot.prefix).map(\.name)
+        var absent: [String: StoreError] = [:]
         // At once: with several copies on an object store each is a round trip.
         let contents = try await withThrowingTaskGroup(of: (String, Result<[UInt8], any Error>).self) { group in
             for name in names {
@@ -167,6 +187,8 @@ extension Repository {
                 let slot = try JSONDecoder().decode(KeySlot.self, from: Data(try content.get()))
                 // Copies that differ are both tried: one of them was altered.
                 if !found.contains(where: { $0.id == id && $0.slot == slot }) { found.append((id, slot)) }
+            } catch let error as StoreError where error.kind == .notFound {
+                absent[name] = error
             } catch let error as StoreError where error.kind != .tooLarge {
                 throw error
             } catch is CancellationError {
@@ -175,7 +197,7 @@ extension Repository {
                 problem("key slot \(name) is damaged")
             }
         }
-        return found
+        return (found, absent)
     }
 
     /// The first ring behind a slot that the password opens and `accept` takes, those of the newest key pair first.

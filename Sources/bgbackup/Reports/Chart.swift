@@ -19,23 +19,32 @@ struct Chart {
     private let foot = 20.0
     private let head = 10.0
     private let side = 84.0
-    private var most: Double { max(1, points.map { Double($0.values.reduce(0, +)) }.max() ?? 1) }
+    private var sums: [Double] { points.map { Double($0.values.reduce(0, +)) } }
+    /// The highest that is drawn whole: one that towers above all others, as a first backup does, is cut.
+    private var most: Double {
+        let highest = sums.sorted().suffix(2)
+        guard let last = highest.last, let second = highest.first, highest.count == 2, second > 0, last > 4 * second else {
+            return max(1, highest.last ?? 1)
+        }
+        return second * 1.25
+    }
 
-    private func y(_ value: Double) -> Double { height - foot - value / most * (height - foot - head) }
+    private func y(_ value: Double) -> Double { height - foot - min(value / most, 1) * (height - foot - head) }
 
     private func frame(_ inner: String) -> String {
         let (first, last) = (points.first?.moment ?? 0, points.last?.moment ?? 0)
         let legend = series.count < 2 ? "" : "<p class=\"soft legend\">\(series.map(key).joined())</p>"
+        let pattern = formatTime(first, "%F") == formatTime(last, "%F") ? "%H:%M" : "%Y-%m-%d"
         return """
-            \(legend)<svg viewBox="0 0 \(fixed(width, 0)) \(fixed(height, 0))" role="img" aria-label="\(escaped(label))">
+            \(legend)<div class="scroll"><svg viewBox="0 0 \(fixed(width, 0)) \(fixed(height, 0))" role="img" aria-label="\(escaped(label))">
             <line x1="\(side)" y1="\(fixed(y(0), 1))" x2="\(fixed(width, 0))" y2="\(fixed(y(0), 1))" stroke="var(--line)"/>
             <line x1="\(side)" y1="\(fixed(y(most), 1))" x2="\(fixed(width, 0))" y2="\(fixed(y(most), 1))" stroke="var(--line)" \
             stroke-dasharray="3 3"/>
             \(inner)
             <text x="0" y="\(fixed(y(most) + 4, 1))">\(formatBytes(Int64(most)))</text><text x="0" y="\(fixed(y(0), 1))">0</text>
-            <text x="\(side)" y="\(fixed(height - 4, 1))">\(formatTime(first, "%Y-%m-%d"))</text>
-            <text x="\(fixed(width - 2, 0))" y="\(fixed(height - 4, 1))" text-anchor="end">\(formatTime(last, "%Y-%m-%d"))</text>
-            </svg>
+            <text x="\(side)" y="\(fixed(height - 4, 1))">\(formatTime(first, pattern))</text>
+            <text x="\(fixed(width - 2, 0))" y="\(fixed(height - 4, 1))" text-anchor="end">\(formatTime(last, pattern))</text>
+            </svg></div>
             """
     }
 
@@ -59,7 +68,12 @@ struct Chart {
             let words = zip(series, point.values).filter { $0.1 > 0 }.map { "\($0.0.name) \(formatBytes($0.1))" }
             let title =
                 "\(formatTime(point.moment, "%Y-%m-%d %H:%M")): \(words.isEmpty ? "nothing" : words.joined(separator: ", "))"
-            return "<g><title>\(escaped(title))</title>\(parts.joined())</g>"
+            let whole = Double(point.values.reduce(0, +))
+            let cut =
+                whole <= most
+                ? ""
+                : "<text x=\"\(fixed(side + 4 + Double(index + 1) * step, 1))\" y=\"\(fixed(head + 12, 1))\">↑ \(formatBytes(Int64(whole)))</text>"
+            return "<g><title>\(escaped(title))</title>\(parts.joined())\(cut)</g>"
         }.joined(separator: "\n")
         return frame(inner)
     }

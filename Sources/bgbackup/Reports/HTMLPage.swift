@@ -68,7 +68,8 @@ struct HTMLPage {
         .track{position:relative;height:12px;background:var(--panel);border-radius:3px;overflow:hidden}
         .track i{position:absolute;left:0;top:0;bottom:0}.track .wide{opacity:.4}
         i.blue{background:var(--blue)}i.green{background:var(--green)}.value{text-align:right;color:var(--soft);white-space:nowrap}
-        @media screen and (max-width:700px){
+        .scroll{overflow-x:auto;direction:rtl}.scroll>svg{direction:ltr}
+        @media screen and (max-width:700px){.scroll>svg{min-width:820px}.scroll text{font-size:12px}
         main{padding:12px}svg text{font-size:15px}h1{font-size:1.3rem}.facts{grid-template-columns:1fr}.latency,.objectives,.two{grid-template-columns:1fr}
         .checks thead{display:none}.checks,.checks tbody,.checks tr,.checks th,.checks td{display:block;width:auto}
         .checks tr{border-bottom:1px solid var(--line);padding:8px 0;position:relative}

@@ -38,8 +38,8 @@ struct YearCalendar {
             let (week, weekday) = ((day - firstDay) / 7, Self.weekday(day))
             let date = formatTime(Double(day) * 86400, "%Y-%m-%d")
             let found = days[day]
-            let color = found.map { $0.isIncomplete ? "warn" : "pass" } ?? "panel"
-            let opacity = found.map { min(1, 0.45 + 0.12 * Double($0.count)) } ?? 1
+            let color = found.map { $0.isIncomplete ? "warn" : "pass" } ?? "line"
+            let opacity = found.map { min(1, 0.45 + 0.12 * Double($0.count)) } ?? 0.55
             let words =
                 found.map { "\($0.count) snapshot\($0.count == 1 ? "" : "s")\($0.isHeld ? ", held" : "")" } ?? "none"
             let edge = found?.isHeld == true ? " stroke=\"var(--ink)\" stroke-width=\"2\"" : ""
@@ -49,10 +49,13 @@ struct YearCalendar {
 
                 """
             let month = String(date.prefix(7))
-            if weekday == 0, month != lastMonth {
-                months +=
-                    "<text x=\"\(fixed(side + Double(week) * cell, 0))\" y=\"11\">\(month.suffix(2) == "01" || lastMonth.isEmpty ? month : String(month.suffix(2)))</text>"
-                lastMonth = month
+            guard weekday == 0, month != lastMonth else { continue }
+            // Not two labels on top of each other where the first month has a week or two.
+            let isShort = lastMonth.isEmpty && formatTime(Double(day + 20) * 86400, "%Y-%m") != month
+            lastMonth = month
+            if !isShort {
+                let label = months.isEmpty || month.hasSuffix("-01") ? month : String(month.suffix(2))
+                months += "<text x=\"\(fixed(side + Double(week) * cell, 0))\" y=\"11\">\(label)</text>"
             }
         }
         let names = [(0, "Mon"), (2, "Wed"), (4, "Fri")].map {
@@ -63,9 +66,9 @@ struct YearCalendar {
         let more = older > 0 ? "<p class=\"soft\">and on \(older) days before</p>" : ""
         return """
             <h3>\(escaped(title))</h3>
-            <svg viewBox="0 0 \(fixed(width, 0)) \(fixed(height, 0))" role="img" aria-label="Days with snapshots of \(escaped(title))">
+            <div class="scroll"><svg viewBox="0 0 \(fixed(width, 0)) \(fixed(height, 0))" role="img" aria-label="Days with snapshots of \(escaped(title))">
             \(months)\(names)
-            \(squares)</svg>\(more)
+            \(squares)</svg></div>\(more)
             """
     }
 }
