@@ -5,7 +5,7 @@ import Testing
 @testable import BackupRepository
 
 /// What `check` says while others write.
-@Suite(.timeLimit(.minutes(3))) struct CheckTests {
+@Suite(.timeLimit(.minutes(20))) struct CheckTests {
     private let store = MemoryStore()
     private let repository: Repository
 

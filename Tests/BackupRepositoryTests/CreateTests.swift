@@ -6,7 +6,7 @@ import Testing
 @testable import BackupRepository
 
 /// Making a repository: two at once, stopped at any call, on stores that keep less than they say.
-@Suite(.timeLimit(.minutes(5)), CheapPasswords()) struct CreateTests {
+@Suite(.timeLimit(.minutes(20)), CheapPasswords()) struct CreateTests {
     private static let conditional = ["conditionalCreate": "yes", "conditionalReplace": "yes"]
 
     @discardableResult

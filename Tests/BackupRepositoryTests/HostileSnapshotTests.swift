@@ -8,7 +8,7 @@ import Testing
 
 /// Snapshots that somebody with the writer's own keys made to do harm. Each is
 /// `.damaged`, at once and in bounded memory.
-@Suite(.timeLimit(.minutes(5))) struct HostileSnapshotTests {
+@Suite(.timeLimit(.minutes(20))) struct HostileSnapshotTests {
     private let test: TestRepository
     private var repository: Repository { test.repository }
     private let blocks: [[UInt8]]

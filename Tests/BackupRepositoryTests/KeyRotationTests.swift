@@ -220,7 +220,7 @@ import Testing
 
     @Test func `two rotations at once, in any order, end as one or as two`() async throws {
         var (wins, losses) = (0, 0)
-        for seed in 1...80 {
+        for seed in 1...40 {
             let store = store.copy()
             let stage = Stage(store)
             let outcomes = Locked<[Int]>([])

@@ -15,7 +15,7 @@ import Testing
 ///
 /// What does not hold, and is counted to be sure that it is met here: a run that
 /// stands still for longer between `confirm` and the step (the store cannot know).
-@Suite(.timeLimit(.minutes(5))) struct LeaseSimulationTests {
+@Suite(.timeLimit(.minutes(20))) struct LeaseSimulationTests {
     /// What all runs of one seed did, in order.
     private struct Book {
         var acquired: [UInt64] = []

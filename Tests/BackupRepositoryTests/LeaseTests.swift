@@ -6,7 +6,7 @@ import Testing
 @testable import BackupRepository
 
 /// One lease, step by step. What several runs do to it at once is in `LeaseSimulationTests`.
-@Suite(.timeLimit(.minutes(2))) struct LeaseTests {
+@Suite(.timeLimit(.minutes(20))) struct LeaseTests {
     private let store = MemoryStore()
     private let name = Lease.objectName("x")
 

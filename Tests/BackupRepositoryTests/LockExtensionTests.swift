@@ -6,7 +6,7 @@ import Testing
 @testable import BackupRepository
 
 /// What is still needed stays locked.
-@Suite(.timeLimit(.minutes(2))) struct LockExtensionTests {
+@Suite(.timeLimit(.minutes(20))) struct LockExtensionTests {
     private static let day: Int64 = 86_400_000_000_000
     private let store = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
     private let repository: Repository

@@ -4,7 +4,7 @@ import Testing
 
 @testable import BackupRepository
 
-@Suite(.timeLimit(.minutes(2))) struct NoteTests {
+@Suite(.timeLimit(.minutes(20))) struct NoteTests {
     private struct Held: Codable, Sendable, Equatable {
         var snapshot: String
         var reason: String

@@ -7,7 +7,7 @@ import Testing
 @testable import BackupRepository
 
 /// A pack's header is read once, whoever needs it first and however that ends.
-@Suite(.timeLimit(.minutes(2))) struct PackSealingTests {
+@Suite(.timeLimit(.minutes(20))) struct PackSealingTests {
     private let sealing = Sealing(
         key: SymmetricKey(size: .bits256), repository: .random(.system), kind: .pack, object: .random(.system))
 

@@ -9,7 +9,7 @@ import Testing
 
 /// What a prune does where others do what they should not, on purpose or by mischance: nothing that is needed goes,
 /// and nothing takes memory without bounds.
-@Suite(.timeLimit(.minutes(5))) struct PruneMisuseTests {
+@Suite(.timeLimit(.minutes(20))) struct PruneMisuseTests {
     private let store = MemoryStore()
     private let repository: Repository
     private static let old = (0..<3).map { [UInt8](repeating: UInt8($0 + 1), count: 4096) }

@@ -6,7 +6,7 @@ import Testing
 @testable import BackupRepository
 
 /// A second place: whole at every moment, complete in the end, and no place for damage.
-@Suite(.timeLimit(.minutes(3))) struct ReplicationTests {
+@Suite(.timeLimit(.minutes(20))) struct ReplicationTests {
     private let source = MemoryStore()
     private let place = MemoryStore()
     private let repository: Repository

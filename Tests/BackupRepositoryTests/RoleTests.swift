@@ -8,7 +8,7 @@ import Testing
 
 /// The roles' policies where a server enforces them: the strict one, and moto.
 @Suite(
-    .timeLimit(.minutes(5)), CheapPasswords(),
+    .timeLimit(.minutes(20)), CheapPasswords(),
     .enabled(if: FileManager.default.isExecutableFile(atPath: S3Server.strictBinary)))
 struct RoleTests {
     private static let day: Int64 = 86_400_000_000_000

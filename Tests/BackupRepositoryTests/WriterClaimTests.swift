@@ -7,7 +7,7 @@ import Testing
 @testable import BackupRepository
 
 /// One node to one prefix, where the store's conditions do not hold.
-@Suite(.timeLimit(.minutes(2))) struct WriterClaimTests {
+@Suite(.timeLimit(.minutes(20))) struct WriterClaimTests {
     private static let unconditional = ["conditionalCreate": "no", "conditionalReplace": "no"]
     private let store = MemoryStore(MemoryStore.Rules(ignoresConditions: true))
     private let keys = KeyRing.generate(repository: .random(.system))

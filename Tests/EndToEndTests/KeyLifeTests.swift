@@ -39,7 +39,8 @@ struct KeyLifeTests {
         let first = try workspace.backup(volume)
         let plan = try workspace.expect(0, ["key", "rotate", "--dry-run"])
         #expect(plan.output.contains("would rotate to key pair 2"))
-        let rotated = try workspace.expect(0, ["key", "rotate", "--json"]).summary
+        #expect(try workspace.expect(64, ["key", "rotate"]).errors.contains("experimental"))
+        let rotated = try workspace.expect(0, ["key", "rotate", "--experimental", "--json"]).summary
         #expect(rotated["key_pair"] as? Int == 2 && rotated["closed"] as? Bool == true)
         let refused = try workspace.expect(12, ["backup", volume.path, "--writer-key", old])
         #expect(refused.errors.contains("key pair 1") && refused.errors.contains("export-writer"))

@@ -27,10 +27,11 @@ struct RepairTests {
         try workspace.store.flip(try largest())
         try workspace.expect(17, ["check", "--read-data"])
         let names = try workspace.store.names("v1/")
-        let plan = try workspace.expect(17, ["repair", "--read-data", "--dry-run"])
+        let plan = try workspace.expect(17, ["repair", "--salvage", "--read-data", "--dry-run"])
         #expect(plan.output.contains("LOST    large: ") && plan.output.contains("Something is lost."))
         #expect(try workspace.store.names("v1/") == names)
-        let whole = try workspace.expect(0, ["repair", "--read-data", "--from", workspace.path("copy"), "--json"]).summary
+        let whole = try workspace.expect(0, ["repair", "--salvage", "--read-data", "--from", workspace.path("copy"), "--json"])
+            .summary
         #expect(whole["lost"] as? Bool == false)
         let gone = try #require((whole["to_forget"] as? [String])?.first)
         try workspace.restore("latest")
@@ -38,12 +39,12 @@ struct RepairTests {
         try workspace.expect(0, ["forget", gone, "--force"])
         for _ in 0..<3 { try workspace.expect(0, ["prune", "--grace", "0"]) }
         try workspace.expect(0, ["check", "--read-data"])
-        #expect(try workspace.expect(0, ["repair", "--read-data"]).output.contains("Nothing is lost."))
+        #expect(try workspace.expect(0, ["repair", "--salvage", "--read-data"]).output.contains("Nothing lost was found."))
     }
 
     @Test func `Without a copy the file is named and left out, and the others come back`() throws {
         try workspace.store.flip(try largest())
-        let result = try workspace.expect(17, ["repair", "--read-data"])
+        let result = try workspace.expect(17, ["repair", "--salvage", "--read-data"])
         #expect(result.output.contains("LOST    large: ") && result.output.contains("bgbackup forget "))
         try workspace.restore("latest")
         #expect(!FileManager.default.fileExists(atPath: workspace.path("restored/large")))
@@ -52,6 +53,6 @@ struct RepairTests {
         #expect(try workspace.show("latest").problems.contains { $0.contains("large: lost") })
         // A second place that is another repository is none to fetch from.
         let other = try Workspace("other", kind: nil)
-        try workspace.expect(64, ["repair", "--from", other.repository])
+        try workspace.expect(64, ["repair", "--salvage", "--from", other.repository])
     }
 }

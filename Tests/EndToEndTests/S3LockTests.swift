@@ -60,6 +60,77 @@ struct S3LockTests {
         try workspace.expect(0, ["check", "--read-data"])
     }
 
+    /// As long as the longest that needs it is kept, and no longer than the policy's lockFor.
+    @Test func `Under a policy each object is locked for as long as what needs it is kept`() throws {
+        let server = try S3Server(.strict, configuration: Self.locked)
+        let workspace = try Workspace("keeper", server: server, options: "lock=compliance&lock-for=9d")
+        let volume = try Volume.small(workspace.path("volume"))
+        try volume.write("collections/c/0/segments/s/matrix.dat", noise(2 << 20, seed: 7))
+        let folder = workspace.path("config/policies")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        let policy = """
+            apiVersion: bgbackup.io/v1
+            kind: BackupPolicy
+            metadata: {name: demo}
+            spec:
+              node: node-7
+              source: {path: "\(volume.path)"}
+              capture: {method: none, acceptFuzzy: true}
+              repository:
+                url: "\(workspace.location)"
+                s3: {endpoint: "\(server.endpoint)"}
+                password: {file: "\(workspace.passwordFile)"}
+              schedules:
+                - {name: hourly, onCalendar: hourly, keepFor: 2d}
+                - {name: monthly, onCalendar: monthly, keepFor: 60d}
+              retention: {keepLast: 1}
+              immutability: {mode: compliance, lockFor: 9d}
+              prune: {onCalendar: daily, grace: 1h}
+            """
+        try Data(policy.utf8).write(to: URL(filePath: "\(folder)/demo.yaml"))
+        let extra = ["BGBACKUP_CONFIG": workspace.path("config"), "BGBACKUP_REPOSITORY": "", "BGBACKUP_PASSWORD_FILE": ""]
+        func backup(_ schedule: String) throws -> Set<String> {
+            let before = Set(try workspace.store.names("v1/"))
+            try workspace.expect(0, ["backup", "--policy", "demo", "--schedule", schedule], extra: extra)
+            return Set(try workspace.store.names("v1/")).subtracting(before)
+        }
+        func days(_ name: String) throws -> Double {
+            try #require(try end(server, workspace, name), "\(name)").timeIntervalSinceNow / 86_400
+        }
+        func expect(_ names: Set<String>, _ prefix: String, _ wanted: Double) throws {
+            let found = names.filter { $0.hasPrefix(prefix) }
+            #expect(!found.isEmpty)
+            for name in found {
+                let locked = try days(name)
+                #expect(abs(locked - wanted) < 0.1, "\(name): \(locked), not \(wanted)")
+            }
+        }
+        let first = try backup("hourly")
+        try expect(first, "v1/", 2)
+        // The second shares what the first stored; its own state is another node's.
+        try volume.write("collections/c/config.json", "{}")
+        let second = try backup("monthly")
+        try expect(second, "v1/", 9)
+        let third = try backup("hourly")
+        try expect(third, "v1/snapshots/", 2)
+
+        let dry = try workspace.expect(0, ["prune", "--policy", "demo", "--dry-run"], extra: extra)
+        #expect(dry.output.contains("locks would be extended"))
+        try expect(first, "v1/packs/", 2)
+        let done = try workspace.expect(0, ["prune", "--policy", "demo"], extra: extra)
+        #expect(done.output.contains("locks were extended; everything that is needed is locked until"), "\(done.output)")
+        // Shared with the monthly one, and the repository's own.
+        try expect(first, "v1/index/", 9)
+        #expect(try first.filter { $0.hasPrefix("v1/packs/") }.contains { try days($0) > 8.9 })
+        try expect(second, "v1/snapshots/", 9)
+        // Not kept for so long: the first hourly one; keepLast keeps the third for ever.
+        try expect(first, "v1/snapshots/", 2)
+        try expect(third, "v1/snapshots/", 9)
+        #expect(try workspace.expect(0, ["prune", "--policy", "demo"], extra: extra).output.contains("0 of "))
+        let status = try workspace.run(["status", "--json", "--offline"], extra: extra)
+        #expect(status.output.contains("lock_horizon"), "\(status.output)")
+    }
+
     @Test func `A store that accepts locks and keeps none is refused at init`() throws {
         let server = try S3Server(.strict, configuration: Self.locked)
         try server.configure(#"{"personality": {"lockIgnored": true}}"#)

@@ -42,8 +42,9 @@ public struct ForgetRun: Sendable {
         self.request = request
     }
 
+    /// - Parameter seconds: what would be forgotten so much later, if nothing came meanwhile
     /// - Throws: `.writeOnlyKey` for a writer, `.noSnapshot` for a name that is none
-    public func plan() async throws -> RetentionPlan {
+    public func plan(in seconds: Double = 0) async throws -> RetentionPlan {
         guard repository.keys.canRead else {
             throw BackupError(
                 .writeOnlyKey, "a writer key makes backups and can neither read nor forget them",
@@ -52,7 +53,7 @@ public struct ForgetRun: Sendable {
         async let evidence = repository.retentionEvidence()
         async let now = repository.storeNow()
         let (facts, unreadable) = try await facts()
-        let moment = Double(try await now) / 1e9
+        let moment = Double(try await now) / 1e9 + seconds
         guard request.named.isEmpty else {
             var named: Set<ObjectID> = []
             for text in request.named { named.insert(try await repository.selectName(text).id) }

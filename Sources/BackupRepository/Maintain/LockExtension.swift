@@ -2,7 +2,8 @@ import BackupBase
 import ObjectStorage
 
 /// Keeps what is still needed locked: an object's lock is set when it is
-/// written, and runs out while snapshots go on referring to it.
+/// written, and runs out while snapshots go on referring to it. No longer than
+/// the last of these is kept: what nobody needs any more is not to be paid for.
 ///
 /// Needs the right to extend locks, which a writer must not have: a keeper runs it.
 public struct LockExtension: Sendable {
@@ -10,7 +11,7 @@ public struct LockExtension: Sendable {
         /// Objects that snapshots, or the repository itself, need.
         public var needed = 0
         public var extended = 0
-        /// Nanoseconds since 1970: the earliest end of a lock among them, afterwards.
+        /// Nanoseconds since 1970: until then everything is locked that is needed then.
         public var horizon: Int64 = .max
     }
 
@@ -20,29 +21,39 @@ public struct LockExtension: Sendable {
 
     public init(_ repository: Repository) { self.repository = repository }
 
-    /// Extends the lock of each needed object to now + the store's duration.
+    /// Extends the lock of each needed object to now + the store's duration, or to the end of the
+    /// last snapshot that needs it.
+    ///
+    /// - Parameter end: until when a snapshot is kept, nanoseconds since 1970; nil: nobody knows
+    ///
     /// Throws `.usage` where the URL names no lock, and `.damaged` for what is
     /// missing or cannot be read: once all else is extended, because locks that
     /// run out meanwhile would add to the damage.
-    public func run(dryRun: Bool, progress: (_ done: Int, _ total: Int) -> Void) async throws -> Report {
+    public func run(
+        dryRun: Bool, keptUntil end: (Snapshot) -> Int64? = { _ in nil }, progress: (_ done: Int, _ total: Int) -> Void
+    ) async throws -> Report {
         let store = repository.store
         guard let duration = store.lockDuration else {
             throw BackupError(
                 .usage, "the repository's URL names no lock",
                 hint: "Give s3://BUCKET/PREFIX?lock=compliance&lock-for=30d, with a bucket that has Object Lock.")
         }
-        var (names, problems) = try await needed()
-        let until = repository.ambient.now() + duration
+        let most = repository.ambient.now() + duration
+        var (needed, problems) = try await needed(most, end)
+        let names = needed.keys.sorted()
         var rest = names[...]
         var report = Report(needed: names.count)
+        let ends = needed
         var work = OrderedMap<String, (end: Int64, extended: Bool)?>(
             width: 8, on: repository.executor, from: { rest.popFirst() },
             transform: { name in
                 guard let info = try await store.info(name) else { return nil }
-                let now = info.lockedUntil ?? 0
-                guard now < until - Self.slack else { return (now, false) }
+                let (now, until) = (info.lockedUntil ?? 0, ends[name] ?? most)
+                // Locked for as long as anybody needs it: it is no part of the horizon.
+                let enough = until < most ? Int64.max : now
+                guard now < until - Self.slack else { return (enough, false) }
                 if !dryRun { try await store.extendLock(name, until: until) }
-                return (dryRun ? now : until, true)
+                return (dryRun ? now : until < most ? .max : until, true)
             })
         var done = 0
         while let result = try await work.next() {
@@ -64,22 +75,29 @@ public struct LockExtension: Sendable {
         return report
     }
 
-    /// Configuration, keys, indexes, snapshots, and the packs they need.
-    private func needed() async throws -> (names: [String], problems: [String]) {
-        var names = Set(Configuration.names)
+    /// Configuration, keys, closed key pairs, indexes, snapshots, and the packs they need, each with the end of its lock.
+    private func needed(
+        _ most: Int64, _ end: (Snapshot) -> Int64?
+    ) async throws -> (names: [String: Int64], problems: [String]) {
+        var names = Dictionary(uniqueKeysWithValues: Configuration.names.map { ($0, most) })
         var problems: [String] = []
-        for prefix in [KeySlot.prefix, PairClosing.prefix, IndexObject.prefix] {
-            for info in try await repository.store.list(prefix) { names.insert(info.name) }
+        for prefix in ["v1/keys/", PairClosing.prefix, IndexObject.prefix] {
+            for info in try await repository.store.list(prefix) { names[info.name] = most }
         }
         for name in try await repository.snapshotNames() {
-            names.insert(name.object)
+            names[name.object] = most
             do {
-                let packs = try await repository.packs(of: repository.snapshot(name))
-                for pack in packs { names.insert(FinishedPack.name(pack)) }
+                let snapshot = try await repository.snapshot(name)
+                let until = min(most, end(snapshot) ?? most)
+                names[name.object] = until
+                for pack in try await repository.packs(of: snapshot) {
+                    let pack = FinishedPack.name(pack)
+                    names[pack] = max(until, names[pack] ?? until)
+                }
             } catch let error as BackupError where error.code == .damaged {
                 problems.append("\(error)")
             }
         }
-        return (names.sorted(), problems)
+        return (names, problems)
     }
 }

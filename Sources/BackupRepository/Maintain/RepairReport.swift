@@ -20,6 +20,8 @@ public struct RepairReport: Sendable {
         public var blocksLost = 0
         /// Put back whole from the second copy, under its own name.
         public var isRestored = false
+
+        public init(name: String, problem: String) { (self.name, self.problem) = (name, problem) }
     }
 
     public struct Snapshot: Sendable {
@@ -43,6 +45,8 @@ public struct RepairReport: Sendable {
     public var snapshots: [Snapshot] = []
     /// Snapshots of which nothing can be read, with the reason.
     public var unreadable: [(name: SnapshotName, problem: String)] = []
+
+    public init() {}
 
     public var isLossy: Bool { !unreadable.isEmpty || snapshots.contains(where: \.isLossy) }
     /// Snapshots that go on being reported until they are forgotten.

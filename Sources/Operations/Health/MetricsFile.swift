@@ -47,7 +47,10 @@ public struct MetricsFile {
         Family("snapshots", "Snapshots in the repository, at the last forget, prune or check."),
         Family("repository_bytes", "Bytes of packs, at the last prune.", ["class"]),
         Family("freed_bytes", "Bytes that the last prune freed."),
-        Family("lock_horizon_timestamp_seconds", "When the last object lock ends that a run met."),
+        Family(
+            "lock_horizon_timestamp_seconds",
+            "Until then everything is locked that is needed then (`immutability`); else when the last object lock ends that a run met."
+        ),
         Family("check_last_success_timestamp_seconds", "When the last check began that found no damage."),
         Family("check_data_coverage_ratio", "Share of the data that the last check read."),
         Family("check_errors", "Damages that the last check found."),
@@ -208,9 +211,17 @@ public struct MetricsFile {
 }
 
 extension PolicyHealth {
-    /// Seconds since 1970: when the last lock ends that a forget or prune met; nil where none did.
+    /// Seconds since 1970: until then everything is locked that is needed then, as the last prune left it; without
+    /// immutability when the last lock ends that a forget or prune met; nil where none did.
     public var lockHorizon: Double? {
-        jobs.filter { $0.kind == .forget || $0.kind == .prune }.compactMap { $0.lastDone?.figures.lockedUntil.flatMap(parseTime) }
-            .max()
+        // A prune that extends locks and finds some that are not there knows no horizon, and nothing else does.
+        let prunes = jobs.filter { $0.kind == .prune }.compactMap(\.lastDone)
+        if let last = prunes.max(by: { $0.start < $1.start }), last.figures.locksExtended != nil {
+            return last.figures.lockHorizon.flatMap(parseTime)
+        }
+        return jobs.filter { $0.kind == .forget || $0.kind == .prune }.compactMap {
+            $0.lastDone?.figures.lockedUntil.flatMap(parseTime)
+        }
+        .max()
     }
 }

@@ -168,9 +168,10 @@ public struct PolicyHealth: Sendable {
         return backup?.figures.anomaly ?? retention?.figures.anomaly
     }
 
-    /// Seconds since 1970: what the newest good backup is of, that this node or the store knows.
+    /// Seconds since 1970: what the newest good backup is of, that this node knows; only where it knows of none, the
+    /// newest in the store, which may be another node's.
     public var newest: Double? {
-        (jobs.filter { $0.kind == .backup || $0.kind == .watch }.compactMap(\.done) + [newestStored].compactMap { $0 }).max()
+        jobs.filter { $0.kind == .backup || $0.kind == .watch }.compactMap(\.done).max() ?? newestStored
     }
 
     /// Seconds; never negative, whatever clocks did.

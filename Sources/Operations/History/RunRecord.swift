@@ -107,12 +107,11 @@ public struct RunRecord: Codable, Sendable, Equatable {
 
     /// A repository's URL for everybody's eyes: without user, password and options.
     public static func publicPlace(_ url: String) -> String {
-        let place = url.prefix { $0 != "?" && $0 != "#" }
-        guard let scheme = place.firstRange(of: "://") else { return printable(place.utf8) }
-        let rest = place[scheme.upperBound...]
-        let host = rest.prefix { $0 != "/" }
-        guard let at = host.lastIndex(of: "@") else { return printable(place.utf8) }
-        return printable((place[..<scheme.upperBound] + rest[rest.index(after: at)...]).utf8)
+        guard let scheme = url.firstRange(of: "://") else { return printable(url.utf8) }
+        // First of all up to the last @: a secret may hold any of the characters that end a part of a URL.
+        var rest = url[scheme.upperBound...]
+        if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }
+        return printable((url[..<scheme.upperBound] + rest.prefix { $0 != "?" && $0 != "#" }).utf8)
     }
 }
 
@@ -157,6 +156,9 @@ extension RunRecord {
         public var bytesFreed: Int64?
         /// When the last lock that is known of ends.
         public var lockedUntil: String?
+        /// Until then everything is locked that is needed then.
+        public var lockHorizon: String?
+        public var locksExtended: Int?
         // check
         public var damages: Int?
         public var packs: Int?

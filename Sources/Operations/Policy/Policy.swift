@@ -163,9 +163,16 @@ extension Policy {
     }
 
     /// The repository's URL with all options, the lock among them.
-    /// - Parameter path: of the file that holds a secret
-    public func repositoryURL(_ path: (SecretReference) throws -> String) rethrows -> String {
-        try repository.url(locked: immutability, path)
+    /// - Parameters:
+    ///   - keepFor: of the schedule that writes, seconds: what it writes is locked no longer, but a day at least, within
+    ///     which the keeper looks what else needs it
+    ///   - path: of the file that holds a secret
+    public func repositoryURL(
+        keepFor: Double? = nil, _ path: (SecretReference) throws -> String
+    ) rethrows -> String {
+        var lock = immutability
+        if let keepFor, let longest = lock?.lockFor { lock?.lockFor = min(longest, max(keepFor, 86_400)) }
+        return try repository.url(locked: lock, path)
     }
 
     /// Of a copy: no lock, which its store may not have.

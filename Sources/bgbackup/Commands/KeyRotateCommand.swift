@@ -18,6 +18,7 @@ extension KeyCommand {
         @OptionGroup var dry: DryRunOption
         @Option(help: ArgumentHelp("File with another password that is to open what is new; may be repeated.", valueName: "file"))
         var also: [String] = []
+        @Flag(help: "Needed: this is experimental (docs/keys.md, \"What is not proven\").") var experimental = false
         @Flag(help: "Close the old pair at once: snapshots of backups that run now are then refused.") var force = false
 
         struct Summary: Encodable {
@@ -35,6 +36,15 @@ extension KeyCommand {
         }
 
         mutating func run() async throws {
+            guard experimental || dry.dryRun else {
+                throw BackupError(
+                    .usage,
+                    "rotating the key pair is experimental: stopped in between, and with several passwords, it can leave "
+                        + "snapshots that only one of them opens",
+                    hint:
+                        "Read docs/keys.md, \"What is not proven\", copy the repository, and give --experimental. A stolen node "
+                        + "is kept out first of all by taking its access to the store.")
+            }
             let session = Session(options: global)
             let password = try await session.password()
             let repository = try await session.open(with: password)

@@ -26,7 +26,9 @@ extension GlobalOptions {
         let (policy, limits, session) = (plan.policy, plan.limits, Session(options: self))
         limitUpload = limitUpload ?? limits.upload.map { "\($0)" }
         limitDownload = limitDownload ?? limits.download.map { "\($0)" }
-        if repository == nil { repository = try policy.repositoryURL { try BackupPolicy.path(of: $0, session) } }
+        if repository == nil {
+            repository = try policy.repositoryURL(keepFor: plan.schedule?.keepFor) { try BackupPolicy.path(of: $0, session) }
+        }
     }
 
     private struct Paused: Encodable {

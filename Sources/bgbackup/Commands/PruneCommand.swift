@@ -2,6 +2,7 @@ import ArgumentParser
 import BackupBase
 import BackupEngine
 import BackupRepository
+import ObjectStorage
 import Operations
 
 struct PruneCommand: AsyncParsableCommand {
@@ -75,6 +76,7 @@ struct PruneCommand: AsyncParsableCommand {
         let repository = try await Session(options: global).open()
         var locks: ExitCode?
         if let plan { locks = try await forget(plan, repository, job) }
+        if let plan, plan.policy.immutability != nil { try await extendLocks(plan, repository, job) }
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let clock = monotonicSeconds()
         let freed = try await Prune.run(repository, options) { phase, done, total in
@@ -100,10 +102,28 @@ struct PruneCommand: AsyncParsableCommand {
         let report = ForgetReport(outcome.plan, outcome: outcome)
         job.note(outcome)
         try report.show(global)
-        do { try report.end() } catch let status as ExitCode where status.rawValue == BackupError.Code.immutable.exitStatus {
+        do { try report.end() } catch let status as ExitCode
+            where status.rawValue == BackupError.Code.immutable.exitStatus && outcome.plan.anomalies.isEmpty
+        {
             return status
         }
         return nil
+    }
+
+    /// What the policy goes on keeping stays locked, each object for as long as something kept needs it.
+    private func extendLocks(_ plan: BackupPolicy, _ repository: Repository, _ job: JobRun) async throws {
+        guard let duration = repository.store.lockDuration else { return }
+        let later = try await ForgetRun(repository: repository, request: ForgetRequest(plan.policy))
+            .plan(in: Double(duration) / 1e9)
+        // Of those that rules keep beyond the lock nobody knows the end.
+        let ends = later.forgotten.reduce(into: [ObjectID: Int64]()) { ends, verdict in
+            guard let keepFor = verdict.snapshot.keepFor else { return }
+            ends[verdict.snapshot.id] = Int64((verdict.snapshot.committed + keepFor) * 1e9)
+        }
+        let report = try await LockExtension(repository).run(dryRun: dry.dryRun, keptUntil: { ends[$0.id] }) { _, _ in }
+        job.note(report)
+        guard !global.quiet, !global.json else { return }
+        Output.line(LockReport(report, dryRun: dry.dryRun).text)
     }
 
     private static func words(_ phase: Prune.Phase) -> String {

@@ -6,23 +6,32 @@ struct RepairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "repair", abstract: "Mend what can be mended, and say what is lost.",
         discussion: """
-            Rebuilds the index from the packs' trailers, and second copies of configuration and keys. What is readable of \
-            damaged packs is stored anew, and each damaged snapshot gets a new one beside it, tagged 'repaired', without \
-            the files that lost something: zeros never stand in for lost data. Packs and snapshots are never changed; the \
-            damaged ones go when they are forgotten and pruned. --dry-run says first what would be done. Exit status 0: \
-            everything is mended; 17: something is lost for good. See docs/repair.md.
+            Rebuilds the index from the packs' trailers, and second copies of configuration and keys. Packs and snapshots \
+            are never changed; index objects that cannot be read are replaced. --dry-run says first what would be done. \
+            Exit status 17: packs are damaged.
+
+            --salvage is experimental. It stores anew what is readable of damaged packs, and makes for each damaged \
+            snapshot another one, tagged 'repaired', without the files that lost something: zeros never stand in for lost \
+            data. Nothing of the damaged ones is taken away: keep them, and a copy of the repository, until what you need \
+            is restored. See docs/repair.md, and there "What is not proven".
             """)
 
     @OptionGroup var global: GlobalOptions
     @OptionGroup var dry: DryRunOption
+    @Flag(help: "Experimental: save what is readable of damaged packs and snapshots.") var salvage = false
     @Flag(help: "Read all data, as 'check --read-data' does: else only damage of trailers, manifests and whole packs is seen.")
     var readData = false
     @Option(help: ArgumentHelp("Second copy of the repository, from which what is lost here is fetched.", valueName: "url"))
     var from: String?
 
+    func validate() throws {
+        if !salvage, readData || from != nil { throw ValidationError("--read-data and --from belong to --salvage.") }
+    }
+
     mutating func run() async throws {
         let session = Session(options: global)
         let repository = try await session.open()
+        guard salvage else { return try await rebuild(repository) }
         var copy: Repository?
         if let from { copy = try await repository.secondCopy(at: try session.store(at: from)) }
         var options = Repair.Options()
@@ -37,12 +46,35 @@ struct RepairCommand: AsyncParsableCommand {
         if report.isLossy { throw ExitCode(BackupError.Code.damaged.exitStatus) }
     }
 
+    /// Index and second copies only.
+    private func rebuild(_ repository: Repository) async throws {
+        var report = RepairReport()
+        report.copies = try await repository.repairCopies(dryRun: dry.dryRun)
+        report.index = try await repository.reindex(dryRun: dry.dryRun)
+        report.packs = report.index.damagedPacks.map { RepairReport.Pack(name: $0, problem: "its trailer cannot be read") }
+        if global.json {
+            try Output.document(RepairDocument(report, dryRun: dry.dryRun), lines: true)
+        } else {
+            printIndex(report)
+        }
+        guard report.packs.isEmpty else {
+            for pack in report.packs where !global.json { Output.line("DAMAGE  \(pack.name): \(pack.problem)") }
+            throw ExitCode(BackupError.Code.damaged.exitStatus)
+        }
+    }
+
+    private func printIndex(_ report: RepairReport) {
+        guard !global.quiet else { return }
+        let verb = dry.dryRun ? "would be" : "were"
+        let index = report.index
+        Output.line("\(index.packs) packs \(verb) indexed, \(index.damagedIndexes.count) damaged indexes \(verb) replaced")
+        if !report.copies.isEmpty { Output.line("second copies \(verb) written: \(report.copies.joined(separator: ", "))") }
+    }
+
     private func print(_ report: RepairReport) {
         let verb = dry.dryRun ? "would be" : "were"
         if !global.quiet {
-            let index = report.index
-            Output.line("\(index.packs) packs \(verb) indexed, \(index.damagedIndexes.count) damaged indexes \(verb) replaced")
-            if !report.copies.isEmpty { Output.line("second copies \(verb) written: \(report.copies.joined(separator: ", "))") }
+            printIndex(report)
             for pack in report.packs {
                 let done = pack.isRestored ? "it \(verb) put back whole" : "\(pack.blocksSaved) blocks \(verb) saved"
                 let lost = pack.blocksLost > 0 ? ", \(pack.blocksLost) blocks are lost" : ""
@@ -53,15 +85,16 @@ struct RepairCommand: AsyncParsableCommand {
         for (name, problem) in report.unreadable { Output.line("LOST    snapshot \(name.id) cannot be read: \(problem)") }
         guard !global.quiet else { return }
         if !dry.dryRun, !report.toForget.isEmpty {
-            Output.line("The damaged snapshots stay until you forget them; then prune frees the damaged packs:")
-            Output.line("  bgbackup forget \(report.toForget.map { "\("\($0)".prefix(8))" }.joined(separator: " "))")
-            Output.line("  bgbackup prune")
+            Output.line(
+                "The damaged snapshots and packs stay. Restore what you need from the repaired ones before you forget any.")
         }
         let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty
         Output.line(
             report.isLossy
                 ? "Something is lost."
-                : isClean ? "Nothing is lost." : "Nothing is lost: all of it \(dry.dryRun ? "would be" : "was") mended.")
+                : isClean
+                    ? "Nothing lost was found\(readData ? "" : "; data was not read (--read-data)")."
+                    : "Nothing more is known to be lost: all of it \(dry.dryRun ? "would be" : "was") mended.")
     }
 
     private func print(_ snapshot: RepairReport.Snapshot) {

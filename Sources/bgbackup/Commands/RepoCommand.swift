@@ -119,17 +119,15 @@ struct RepoCommand: AsyncParsableCommand {
                 if interactive { Terminal.raw("\r\u{1b}[Kextending locks: \(done) of \(total)") }
             }
             if interactive { Terminal.raw("\r\u{1b}[K") }
-            let horizon = report.horizon > 0 && report.horizon < .max ? formatTime(report.horizon) : nil
+            let words = LockReport(report, dryRun: dry.dryRun)
             if global.json {
                 return try Output.document(
                     Summary(
-                        objects_needed: report.needed, locks_extended: report.extended, horizon: Nullable(horizon),
+                        objects_needed: report.needed, locks_extended: report.extended, horizon: Nullable(words.horizon),
                         dry_run: dry.dryRun), lines: true)
             }
             guard !global.quiet else { return }
-            let verb = dry.dryRun ? "would be" : "were"
-            Output.line("\(report.extended) of \(report.needed) locks \(verb) extended")
-            Output.line(horizon.map { "everything that is needed is locked until \($0)" } ?? "some of it is not locked")
+            Output.line(words.text)
         }
     }
 

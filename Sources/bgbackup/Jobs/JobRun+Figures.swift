@@ -56,6 +56,13 @@ extension JobRun {
         }
     }
 
+    func note(_ report: LockExtension.Report) {
+        note { figures in
+            figures.lockHorizon = LockReport(report, dryRun: false).horizon
+            figures.locksExtended = report.extended
+        }
+    }
+
     func note(_ plan: PrunePlan) {
         note { figures in
             figures.snapshots = plan.snapshots

@@ -159,7 +159,7 @@ final class JobRun {
     private func noteAttention(
         _ run: ActiveRun, _ health: PolicyHealth?, _ earlier: [RunRecord], isAsked: Bool
     ) -> [(Announcement.Event, [Problem])] {
-        let codes = [Problem.Code.timerMissing, .overdue, .neverRan].map(\.rawValue)
+        let codes = [Problem.Code.timerMissing, .overdue, .neverRan, .killed].map(\.rawValue)
         let problems = (health?.problems ?? []).filter { codes.contains($0.code) }
         func key(_ problem: Problem) -> String {
             [problem.code, problem.job, problem.schedule].compactMap { $0 }.joined(separator: " ")

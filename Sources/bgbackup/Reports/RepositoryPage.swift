@@ -33,7 +33,7 @@ extension RepositoryReport {
         let newest = volumes.compactMap { $0.snapshots.map(\.moment).max() }
         let wrong = volumes.filter { $0.snapshots.last.map { !$0.complete || $0.starts == false } ?? false }
         let failed = drills.last.map { !$0.passed } ?? false
-        let state = !problems.isEmpty ? "fail" : !wrong.isEmpty || failed ? "warn" : "pass"
+        let state = !problems.isEmpty ? "fail" : !wrong.isEmpty || failed || all.isEmpty ? "warn" : "pass"
         let title =
             all.isEmpty
             ? "No snapshots yet"
@@ -63,13 +63,14 @@ extension RepositoryReport {
         let latest = volumes.compactMap(\.snapshots.last).reduce(0) { $0 + $1.bytes_total }
         let protected = all.reduce(Int64(0)) { $0 + $1.bytes_total }
         let kinds = stored.filter { $0.bytes > 0 }.map { "\($0.kind) \(formatBytes($0.bytes))" }.joined(separator: ", ")
+        let failed = drills.last.map { !$0.passed } ?? false
         let recovered = drills.last(where: \.passed).flatMap(\.recovery_seconds).map(formatDuration)
         return """
             <dl class="facts">
             \(fact("In the store", formatBytes(bytes), kinds))
             \(fact("The volumes today", formatBytes(latest), "as the newest snapshots have them"))
             \(fact("All snapshots whole", formatBytes(protected), bytes > 0 ? "\(fixed(Double(protected) / Double(bytes), 1)) × what is stored" : ""))
-            \(fact("Last drill", drills.last.map { shortTime($0.drilled) } ?? "never", recovered.map { "recovered in \($0)" } ?? "see 'bgbackup drill'"))
+            \(fact("Last drill", drills.last.map { shortTime($0.drilled) } ?? "never", failed ? "it failed" : recovered.map { "recovered in \($0)" } ?? "see 'bgbackup drill'"))
             </dl>
             """
     }
@@ -139,7 +140,7 @@ extension RepositoryReport {
         }.joined(separator: "\n")
         return """
             <section><h2>What each kind of file cost <small>new bytes of all snapshots that are kept, before compression</small></h2>
-            <table><thead><tr><th>Files</th><th>In all snapshots</th><th>Share</th><th>In the newest</th></tr></thead><tbody>
+            <table><thead><tr><th>Files</th><th>In all</th><th>Share</th><th>In the newest</th></tr></thead><tbody>
             \(rows)
             </tbody></table></section>
             """

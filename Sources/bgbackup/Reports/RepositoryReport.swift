@@ -86,6 +86,8 @@ extension RepositoryReport {
             do { snapshot = try await repository.snapshot(name) } catch let error as BackupError where error.code == .damaged {
                 problems.append("\(error)")
                 continue
+            } catch let error as BackupError where error.code == .noSnapshot {
+                continue  // forgotten meanwhile
             }
             let (record, id) = (snapshot.record, "\(snapshot.id)")
             nodes[id] = record.node
@@ -125,14 +127,16 @@ extension RepositoryReport {
 extension RepositoryReport.Entry {
     init(_ snapshot: Snapshot, isHeld: Bool) {
         let record = snapshot.record
-        func number(_ name: String) -> Int64 { record.statistics[name] ?? 0 }
+        // A writer's words: no sum of them is to overflow.
+        func number(_ name: String) -> Int64 { min(max(0, record.statistics[name] ?? 0), 1 << 50) }
         let duration = parseTime(record.finished).flatMap { end in parseTime(record.started).map { end - $0 } } ?? 0
         self.init(
             snapshot_id: "\(snapshot.id)", captured: record.started, consistency: record.consistency.rawValue,
             complete: record.complete, starts: record.inspection?.starts, held: isHeld, bytes_total: number("bytes_total"),
             bytes_new: number("bytes_new"), bytes_stored: number("bytes_stored"),
             bytes_new_by_role: FileRole.allCases.reduce(into: [:]) { roles, role in
-                if let bytes = record.statistics["bytes_new_\(role.rawValue)"] { roles[role.rawValue] = bytes }
+                let name = "bytes_new_\(role.rawValue)"
+                if record.statistics[name] != nil { roles[role.rawValue] = number(name) }
             },
             duration_seconds: rounded(max(0, duration)))
     }
