@@ -134,7 +134,10 @@ import Testing
 
     @Test(arguments: [
         ("s3://b/p?endpoint=https://u:p@h#x", "s3://b/p"), ("https://u:p@host/a@b", "https://host/a@b"), ("/srv/a@b", "/srv/a@b"),
-        ("file:///srv/x", "file:///srv/x"), ("s3://u:p@w@b", "s3://b"), ("\u{1b}[31m/x", "\\x1b[31m/x"),
+        ("file:///srv/x", "file:///srv/x"), ("s3://u:p@w@b", "s3://b"),
+        ("s3://AKIA1:ab/c?d+e@bucket/p", "s3://bucket/p"), ("s3://AKIA1:ab/c", "s3://"),
+        ("http://h:9000/a@b", "http://h:9000/a@b"),
+        ("http://[::1]:9000/a", "http://[::1]:9000/a"), ("\u{1b}[31m/x", "\\x1b[31m/x"),
     ])
     func `a place shows no secret`(_ url: String, _ place: String) { #expect(RunRecord.publicPlace(url) == place) }
 }

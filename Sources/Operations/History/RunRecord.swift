@@ -108,9 +108,15 @@ public struct RunRecord: Codable, Sendable, Equatable {
     /// A repository's URL for everybody's eyes: without user, password and options.
     public static func publicPlace(_ url: String) -> String {
         guard let scheme = url.firstRange(of: "://") else { return printable(url.utf8) }
-        // First of all up to the last @: a secret may hold any of the characters that end a part of a URL.
         var rest = url[scheme.upperBound...]
-        if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }
+        let authority = rest.prefix { $0 != "/" && $0 != "?" && $0 != "#" }
+        let port = authority.drop { $0 != ":" }.dropFirst()
+        if let at = authority.lastIndex(of: "@") {
+            rest = rest[rest.index(after: at)...]
+        } else if !authority.hasPrefix("["), !port.allSatisfy(\.isNumber) {
+            // No port: a secret, which may hold a slash, and ends with the last @ there is.
+            rest = rest.lastIndex(of: "@").map { rest[rest.index(after: $0)...] } ?? ""
+        }
         return printable((url[..<scheme.upperBound] + rest.prefix { $0 != "?" && $0 != "#" }).utf8)
     }
 }

@@ -143,7 +143,9 @@ extension PolicyKey {
 
     private static let immutability = [
         PolicyKey("mode", .choice(["governance", "compliance"]), "Kind of lock.", required: true),
-        PolicyKey("lockFor", .duration(86_400...100 * year), "How long each object is locked.", required: true),
+        PolicyKey(
+            "lockFor", .duration(86_400...100 * year),
+            "How long each object is locked at the most: no longer than what needs it is kept.", required: true),
     ]
 
     private static let prune = [

@@ -41,14 +41,30 @@ struct DrillArchive {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
         let json = Array(try encoder.encode(report)) + [UInt8(ascii: "\n")]
         let page = Array(report.page(last: last(of: report.repository_id)).utf8)
-        for name in ["drill-\(report.id)", "drill"] {
+        // Of two drills in one second each has its own.
+        let own = try Self.unused("\(directory)/drill-\(report.id)")
+        for name in [own, "\(directory)/drill"] {
             for (bytes, kind) in [(json, "json"), (page, "html")] {
-                let path = "\(directory)/\(name).\(kind)"
+                let path = "\(name).\(kind)"
                 guard LocalFile.replace(path, with: bytes) else {
                     throw BackupError(.failed, "cannot write \(path): \(String(cString: strerror(errno)))")
                 }
             }
         }
-        return "\(directory)/drill-\(report.id).html"
+        return "\(own).html"
+    }
+
+    /// A name that no report has, taken by making the file of its document.
+    private static func unused(_ base: String) throws -> String {
+        for number in 1...1000 {
+            let name = number == 1 ? base : "\(base)-\(number)"
+            let file = open("\(name).json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+            if file >= 0 {
+                close(file)
+                return name
+            }
+            guard errno == EEXIST else { break }
+        }
+        throw BackupError(.failed, "cannot write \(base).json: \(String(cString: strerror(errno)))")
     }
 }
