@@ -4,7 +4,7 @@ import BackupRepository
 
 struct RepairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "repair", abstract: "Mend what can be mended, and say what is lost.",
+        commandName: "repair", abstract: "Rebuild the index and second copies; with --salvage, save what is readable.",
         discussion: """
             Rebuilds the index from the packs' trailers, and second copies of configuration and keys. Packs and snapshots \
             are never changed; index objects that cannot be read are replaced. --dry-run says first what would be done. \
