@@ -137,6 +137,7 @@ import Testing
         ("connections=257", "'257' is no value", "1 to 256"), ("connections=many", "'many' is no value", "1 to 256"),
         ("timeout=0", "'0' is no value of the option 'timeout'", "unit"), ("timeout=-1s", "'-1s' is no value", "unit"),
         ("timeout=d", "'d' is no value", "unit"), ("retry-for=5w", "'5w' is no value of the option 'retry-for'", "unit"),
+        ("retry-for=31m", "too late", "retry-for=30m"),
         ("limit-upload=fast", "'fast' is no value of the option 'limit-upload'", "20MiB"),
         ("limit-upload=0", "'0' is no value", "20MiB"), ("limit-download=-5", "'-5' is no value", "20MiB"),
         ("multipart-above=5XiB", "'5XiB' is no value of the option 'multipart-above'", "20MiB"),

@@ -65,6 +65,11 @@ extension S3Place {
         guard lockMode == nil || lockFor >= 86_400_000_000_000 else {
             throw Self.wrong("a lock of less than a day protects nothing", "Give ?lock-for=30d.")
         }
+        // A run is given up for dead after an hour, and what it commits must have arrived before (docs/prune.md).
+        guard patience <= 1800 else {
+            throw Self.wrong(
+                "a request that is repeated for more than 30 minutes may come too late", "Give ?retry-for=30m or less.")
+        }
         if case .customer = encryption, endpoint?.hasPrefix("http://") == true, !isLoopback {
             throw Self.wrong("SSE-C would send its key in the clear", "Use an https endpoint.")
         }

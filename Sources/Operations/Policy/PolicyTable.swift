@@ -90,7 +90,7 @@ extension PolicyKey {
         PolicyKey("checksums", .boolean, "x-amz-checksum-sha256; left out, on AWS and with a lock."),
         PolicyKey("connections", .integer(1...256), "Requests at once.", fallback: "8"),
         PolicyKey("timeout", .duration(1...3600), "Without a byte for so long, a request is repeated.", fallback: "30s"),
-        PolicyKey("retryFor", .duration(1...86_400), "For how long a request is repeated.", fallback: "10m"),
+        PolicyKey("retryFor", .duration(1...1800), "For how long a request is repeated.", fallback: "10m"),
         PolicyKey("multipartAbove", .size, "Larger uploads go in parts.", fallback: "5GiB"),
         PolicyKey("partSize", .size, "Size of such a part.", fallback: "64MiB"),
     ]
