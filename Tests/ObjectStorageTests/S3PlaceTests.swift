@@ -95,7 +95,7 @@ import Testing
         Good("lock=Governance&lock-for=24h") { $0.lockMode == .governance && $0.lockFor == 86_400_000_000_000 },
         Good("connections=1") { $0.connections == 1 }, Good("connections=256") { $0.connections == 256 },
         Good("timeout=5") { $0.stallTimeout == 5 }, Good("timeout=1.5s") { $0.stallTimeout == 1.5 },
-        Good("retry-for=10m") { $0.patience == 600 }, Good("retry-for=2h") { $0.patience == 7200 },
+        Good("retry-for=10m") { $0.patience == 600 }, Good("retry-for=0.5h") { $0.patience == 1800 },
         Good("limit-upload=20MiB") { $0.uploadLimit == 20 << 20 }, Good("limit-download=1MB") { $0.downloadLimit == 1_000_000 },
         Good("multipart-above=100MiB") { $0.multipartAbove == 100 << 20 }, Good("part-size=8MiB") { $0.partSize == 8 << 20 },
     ]
