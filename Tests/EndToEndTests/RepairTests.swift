@@ -45,7 +45,7 @@ struct RepairTests {
     @Test func `Without a copy the file is named and left out, and the others come back`() throws {
         try workspace.store.flip(try largest())
         let result = try workspace.expect(17, ["repair", "--salvage", "--read-data"])
-        #expect(result.output.contains("LOST    large: ") && result.output.contains("bgbackup forget "))
+        #expect(result.output.contains("LOST    large: ") && result.output.contains("before you forget any"))
         try workspace.restore("latest")
         #expect(!FileManager.default.fileExists(atPath: workspace.path("restored/large")))
         try FileManager.default.removeItem(atPath: volume("large"))
