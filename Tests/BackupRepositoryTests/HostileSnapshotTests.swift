@@ -175,6 +175,13 @@ import Testing
         }
     }
 
+    @Test func `numbers of a record are bounded, so that no sum of them overflows`() throws {
+        var record = repository.record()
+        record.statistics = ["bytes_total": .max, "bytes_new": -5, "bytes_read": 7]
+        let snapshot = try Snapshot(id: .random(repository.ambient), decoding: try Snapshot.encode(record, manifest: Extents()))
+        #expect(snapshot.record.statistics == ["bytes_total": 1 << 50, "bytes_new": 0, "bytes_read": 7])
+    }
+
     @Test func `a part that describes too few or too many blocks, or the same ones again, is refused`() async throws {
         let stored = try await repository.store(blocks, cohort: .mutable)
         let part = Content.Part(dataRanges: [0..<3 * 4096], extents: extents(stored))

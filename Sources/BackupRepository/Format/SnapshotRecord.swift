@@ -165,9 +165,11 @@ public struct Snapshot: Sendable, Identifiable {
     init(id: ObjectID, decoding bytes: [UInt8]) throws {
         var reader = ByteReader(bytes)
         let json = try reader.sized(limit: 4 << 20)
-        guard let record = try? JSONDecoder().decode(SnapshotRecord.self, from: Data(json)) else {
+        guard var record = try? JSONDecoder().decode(SnapshotRecord.self, from: Data(json)) else {
             throw FormatError("its record is no snapshot record")
         }
+        // A writer's words, which are added up and multiplied: 2^50 is more than any volume has, and no sum of them overflows.
+        record.statistics = record.statistics.mapValues { min(max(0, $0), 1 << 50) }
         manifest = try Extents(from: &reader)
         try reader.expectEnd()
         guard !manifest.runs.contains(where: { if case .zero = $0 { true } else { false } }) else {

@@ -136,14 +136,10 @@ struct PruneCommand: AsyncParsableCommand {
 
     /// "24h", "90m", "7d", "30s", "0": seconds.
     static func seconds(_ text: String) throws -> Double {
-        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
-        let unit = text.last.flatMap { units[$0] }
-        guard let number = Double(unit == nil ? text : String(text.dropLast())), number >= 0, number < 1e8,
-            unit != nil || number == 0, number * (unit ?? 1) <= 3650 * 86_400
-        else {
+        guard let seconds = parseDuration(text), seconds == 0 || text.last?.isLetter == true, seconds <= 3650 * 86_400 else {
             throw BackupError(.usage, "'\(text)' is no duration for --grace", hint: "Give 24h, 90m, 7d or 0.")
         }
-        return number * (unit ?? 1)
+        return seconds
     }
 
     // MARK: - What was done

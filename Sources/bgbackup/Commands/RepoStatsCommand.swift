@@ -2,6 +2,19 @@ import ArgumentParser
 import BackupBase
 import BackupRepository
 
+/// Objects of one kind in the store.
+struct StoredKind: Encodable {
+    let kind: String
+    let objects: Int
+    let bytes: Int64
+
+    /// By name.
+    static func all(of statistics: Repository.Statistics) -> [StoredKind] {
+        statistics.kinds.sorted { $0.key < $1.key }
+            .map { StoredKind(kind: $0.key, objects: $0.value.objects, bytes: $0.value.bytes) }
+    }
+}
+
 extension RepoCommand {
     struct Stats: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -14,12 +27,6 @@ extension RepoCommand {
                 """)
         @OptionGroup var global: GlobalOptions
         @Flag(help: "Read the snapshots too.") var detail = false
-
-        struct Line: Encodable {
-            let kind: String
-            let objects: Int
-            let bytes: Int64
-        }
 
         struct Packs: Encodable {
             let live: Int64
@@ -57,7 +64,7 @@ extension RepoCommand {
         struct Document: Encodable {
             let message_type = "summary"
             let schema = 1
-            let kinds: [Line]
+            let kinds: [StoredKind]
             let packs: Packs
             let snapshots: Int
             let unreadable: Int
@@ -70,8 +77,7 @@ extension RepoCommand {
         mutating func run() async throws {
             let repository = try await Session(options: global).open()
             let statistics = try await repository.statistics()
-            let kinds = statistics.kinds.sorted { $0.key < $1.key }
-                .map { Line(kind: $0.key, objects: $0.value.objects, bytes: $0.value.bytes) }
+            let kinds = StoredKind.all(of: statistics)
             guard detail else { return global.json ? try Output.document(kinds) : Self.print(kinds) }
             let document = try await document(repository, kinds)
             if global.json { return try Output.document(document, lines: true) }
@@ -79,7 +85,7 @@ extension RepoCommand {
             Self.print(document)
         }
 
-        private func document(_ repository: Repository, _ kinds: [Line]) async throws -> Document {
+        private func document(_ repository: Repository, _ kinds: [StoredKind]) async throws -> Document {
             var options = Prune.Options()
             options.dryRun = true
             let plan = try await Prune.run(repository, options) { _, _, _ in }
@@ -111,7 +117,7 @@ extension RepoCommand {
                 largest: Array(largest.prefix(5)))
         }
 
-        private static func print(_ kinds: [Line]) {
+        private static func print(_ kinds: [StoredKind]) {
             let total = (kinds.reduce(0) { $0 + $1.objects }, kinds.reduce(0) { $0 + $1.bytes })
             Output.table(
                 ["KIND", "OBJECTS", "SIZE"],

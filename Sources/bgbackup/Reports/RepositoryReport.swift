@@ -12,7 +12,7 @@ struct RepositoryReport: Encodable {
     let written: String
     let volumes: [Volume]
     /// All objects by kind, now.
-    let stored: [Kind]
+    let stored: [StoredKind]
     /// As the prunes that ran on this node counted it, oldest first.
     let storage: [Storage]
     let drills: [Drill]
@@ -41,12 +41,6 @@ struct RepositoryReport: Encodable {
         let duration_seconds: Double
 
         var moment: Double { parseTime(captured) ?? 0 }
-    }
-
-    struct Kind: Encodable {
-        let kind: String
-        let objects: Int
-        let bytes: Int64
     }
 
     struct Storage: Encodable {
@@ -106,9 +100,7 @@ extension RepositoryReport {
             volumes: volumes.sorted { $0.key < $1.key }.map {
                 Volume(node: $0.value.first.node, volume: $0.value.first.volume, snapshots: $0.value.entries)
             },
-            stored: statistics.kinds.sorted { $0.value.bytes > $1.value.bytes }.map {
-                Kind(kind: $0.key, objects: $0.value.objects, bytes: $0.value.bytes)
-            },
+            stored: StoredKind.all(of: statistics).sorted { $0.bytes > $1.bytes },
             storage: storage(history, place), drills: drills.sorted { $0.drilled < $1.drilled }, problems: problems)
     }
 
@@ -127,16 +119,14 @@ extension RepositoryReport {
 extension RepositoryReport.Entry {
     init(_ snapshot: Snapshot, isHeld: Bool) {
         let record = snapshot.record
-        // A writer's words: no sum of them is to overflow.
-        func number(_ name: String) -> Int64 { min(max(0, record.statistics[name] ?? 0), 1 << 50) }
+        func number(_ name: String) -> Int64 { record.statistics[name] ?? 0 }
         let duration = parseTime(record.finished).flatMap { end in parseTime(record.started).map { end - $0 } } ?? 0
         self.init(
             snapshot_id: "\(snapshot.id)", captured: record.started, consistency: record.consistency.rawValue,
             complete: record.complete, starts: record.inspection?.starts, held: isHeld, bytes_total: number("bytes_total"),
             bytes_new: number("bytes_new"), bytes_stored: number("bytes_stored"),
             bytes_new_by_role: FileRole.allCases.reduce(into: [:]) { roles, role in
-                let name = "bytes_new_\(role.rawValue)"
-                if record.statistics[name] != nil { roles[role.rawValue] = number(name) }
+                roles[role.rawValue] = record.statistics["bytes_new_\(role.rawValue)"]
             },
             duration_seconds: rounded(max(0, duration)))
     }

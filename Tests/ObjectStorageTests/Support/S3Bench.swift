@@ -1,4 +1,5 @@
 import BackupBase
+import Crypto
 import Foundation
 import TestSupport
 
@@ -147,3 +148,5 @@ extension ObjectStore {
         try await get(name, range, limit: 64 << 20).array
     }
 }
+
+func sha256(_ bytes: [UInt8]) -> String { Array(SHA256.hash(data: bytes)).hex }
