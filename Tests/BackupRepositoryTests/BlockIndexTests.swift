@@ -1,4 +1,5 @@
 import BackupBase
+import Crypto
 import Foundation
 import Glibc
 import ObjectStorage
@@ -25,7 +26,7 @@ import Testing
         let packs = (0..<3).map { _ in random.id() }
         let covers: Set = [random.id()]
         let path = inFile ? directory("a.run") : nil
-        var run = IndexRun(sorted: records, count: count, packs: packs, covers: covers, path: path)
+        var run = try #require(IndexRun(sorted: records, count: count, packs: packs, covers: covers, path: path))
         for _ in 0..<(inFile ? 2 : 1) {
             #expect(run.recordCount == count && run.packs == packs && run.covers == covers)
             for record in records
@@ -42,7 +43,8 @@ import Testing
         let records = (0..<500).map { number in
             IndexRun.Record(id: BlockID((42, random.next(), random.next(), UInt64(number))), pack: 0, ordinal: UInt32(number))
         }.sorted { $0.id < $1.id }
-        let run = IndexRun(sorted: records, count: 500, packs: [random.id()], covers: [random.id()], path: nil)
+        let run = try #require(
+            IndexRun(sorted: records, count: 500, packs: [random.id()], covers: [random.id()], path: nil))
         for record in records { #expect(try run.find(record.id)?.ordinal == Int(record.ordinal)) }
         #expect(try run.find(BlockID((42, 0, 0, 0))) == nil)
     }
@@ -52,7 +54,7 @@ import Testing
         let records = records(1000, &random)
         let packs = (0..<3).map { _ in random.id() }
         let path = directory("a.run")
-        let run = IndexRun(sorted: records, count: 1000, packs: packs, covers: [random.id()], path: path)
+        let run = try #require(IndexRun(sorted: records, count: 1000, packs: packs, covers: [random.id()], path: path))
         let page = random.number(0...9)
         let file = try FileHandle(forUpdating: URL(filePath: path))
         try file.seek(toOffset: UInt64(page * IndexRun.pageSize + random.number(0...4095)))
@@ -87,6 +89,75 @@ import Testing
             #expect(IndexRun(path: path) == nil)
         }
         #expect(IndexRun(path: directory("nowhere")) == nil)
+    }
+
+    @Test func `a head that says more than the file has is none`() throws {
+        let path = directory("a.run")
+        func write(records: Int, words: Int, start: Int, filter: Int) throws {
+            var head = ByteWriter()
+            head.varint(records)
+            for _ in 0..<2 { head.varint(0) }
+            head.varint(words)
+            for _ in 0..<min(words, 100) { head.u64(0) }
+            head.varint(start)
+            head.varint(filter)
+            var footer = ByteWriter()
+            footer.u64(UInt64(head.bytes.count))
+            footer.raw(SHA256.hash(data: head.bytes))
+            footer.raw(Array("BGBRUN02".utf8))
+            let pages = [UInt8](repeating: 0, count: 2 * IndexRun.pageSize)
+            try Data(pages + head.bytes + footer.bytes).write(to: URL(filePath: path))
+        }
+        try write(records: 102, words: 1, start: 1, filter: 1)
+        #expect(IndexRun(path: path)?.recordCount == 102)
+        for (records, words, start, filter) in [
+            (Int.max, 0, 0, 1), (Int.max - 50, 1, 1, 1), (205, 3, 0, 2), (102, 1, 0, 2), (102, 1, 1, 2), (102, 1, 1 << 40, 1),
+            (102, 1, 1, 1 << 40), (102, 1, 1, 0), (1, 1 << 60, 1, 1),
+        ] {
+            try write(records: records, words: words, start: start, filter: filter)
+            #expect(IndexRun(path: path) == nil, "\(records) \(words) \(start) \(filter)")
+        }
+    }
+
+    @Test func `a record of no pack of its run ends a walk through it`() throws {
+        var random = Seeded(8)
+        var records = records(300, &random)
+        records[150] = IndexRun.Record(id: records[150].id, pack: .max, ordinal: 0)
+        let run = try #require(
+            IndexRun(sorted: records, count: 300, packs: (0..<3).map { _ in random.id() }, covers: [], path: directory("a.run")))
+        #expect(try run.find(records[150].id) == nil)
+        var cursor = IndexRun.Cursor(run, packBase: 7)
+        var seen = 0
+        while cursor.current != nil {
+            seen += 1
+            cursor.advance()
+        }
+        #expect(seen == 150 && cursor.isDamaged)
+        cursor.advance()
+        #expect(cursor.current == nil && cursor.isDamaged)
+    }
+
+    @Test func `pages that a full disk does not give back are no records`() throws {
+        var random = Seeded(9)
+        // More than is kept back before it is written.
+        let count = 30_000
+        let records = records(count, &random)
+        let path = directory("a.run")
+        // The run cannot take its name, so that its pages are wanted again.
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        func make(_ harm: @escaping () -> Void) -> IndexRun? {
+            var left = records[...]
+            let walk = AnyIterator {
+                if left.count == 1 { harm() }
+                return left.popFirst()
+            }
+            let packs = (0..<3).map { _ in random.id() }
+            return IndexRun(sorted: IteratorSequence(walk), count: count, packs: packs, covers: [], path: path)
+        }
+        let whole = try #require(make {})
+        for record in records where try whole.find(record.id) == nil { Issue.record("a record is lost") }
+        #expect(make { truncate(path + ".new", 0) } == nil)
+        #expect(make { truncate(path + ".new", 100 << 10) } == nil)
     }
 
     @Test func `a damaged page of the filter says that it is, and hides nothing`() throws {

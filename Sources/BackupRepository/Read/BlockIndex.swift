@@ -128,9 +128,11 @@ public final class BlockIndex {
         var unique: [IndexRun.Record] = []
         unique.reserveCapacity(batch.records.count)
         for record in batch.records where unique.last?.id != record.id { unique.append(record) }
-        runs.append(
-            IndexRun(
-                sorted: unique, count: unique.count, packs: batch.packs, covers: batch.covers, path: newPath()))
+        func run(_ path: String?) -> IndexRun? {
+            IndexRun(sorted: unique, count: unique.count, packs: batch.packs, covers: batch.covers, path: path)
+        }
+        // A disk that takes pages and does not give them back gets no second try.
+        runs.append(run(newPath()) ?? run(nil)!)
         batch = Batch()
         if runs.count > Self.mostRuns { merge() }
     }
@@ -182,8 +184,10 @@ public final class BlockIndex {
         }
         let covers = chosen.reduce(into: Set<ObjectID>()) { $0.formUnion($1.covers) }
         let records = MergedRecords(cursors)
-        let merged = IndexRun(
-            sorted: IteratorSequence(records), count: total, packs: packs, covers: covers, path: newPath())
+        guard
+            let merged = IndexRun(
+                sorted: IteratorSequence(records), count: total, packs: packs, covers: covers, path: newPath())
+        else { return }
         guard !records.isDamaged else {
             // A run with a bad page goes on answering from its good ones.
             if let path = merged.path { unlink(path) }

@@ -140,6 +140,12 @@ final class IndexRun {
                 page = next
             }
             let record = page.withUnsafeBytes { IndexRun.record($0, slot) }
+            // In a merged run its number would be another pack's.
+            guard Int(record.pack) < run.packs.count else {
+                (isDamaged, current) = (true, nil)
+                (number, slot) = (run.firstWords.count - 1, run.records(on: run.firstWords.count - 1))
+                return
+            }
             current = Record(id: record.id, pack: packBase + record.pack, ordinal: record.ordinal)
             slot += 1
         }
@@ -150,7 +156,8 @@ final class IndexRun {
     /// Makes a run of records in ascending order, without duplicates. With a
     /// `path`, writes it there; where that fails the run stays in memory.
     /// - Parameter count: of the records, at the most
-    init(sorted records: some Sequence<Record>, count: Int, packs: [ObjectID], covers: Set<ObjectID>, path: String?) {
+    /// - Returns: nil where the file took pages and did not give them back; never without a path
+    init?(sorted records: some Sequence<Record>, count: Int, packs: [ObjectID], covers: Set<ObjectID>, path: String?) {
         var filter = RunFilter.Builder(records: count)
         var firstWords: [UInt64] = []
         var written = 0
@@ -192,7 +199,8 @@ final class IndexRun {
         }
         if let output {
             // The cache is full or gone: what was written is read back once.
-            (pageMemory, filterMemory) = output.recover()
+            guard let recovered = output.recover() else { return nil }
+            (pageMemory, filterMemory) = recovered
         }
         self.filter = RunFilter(filterMemory)
         pages = .memory(pageMemory)
@@ -220,43 +228,59 @@ final class IndexRun {
         return writer.bytes + footer.bytes
     }
 
+    // MARK: - Opening
+
     /// Opens a run of the cache; nil when it is damaged, unfinished or foreign.
     init?(path: String) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
-        let size = lseek(descriptor, 0, SEEK_END)
-        func read(_ offset: Int, _ count: Int) -> [UInt8] {
-            [UInt8](unsafeUninitializedCapacity: count) { buffer, got in
-                got = max(pread(descriptor, buffer.baseAddress, count, off_t(offset)), 0)
-            }
-        }
-        guard size >= 48 else { close(descriptor); return nil }
-        let footer = read(Int(size) - 48, 48)
-        guard footer.count == 48, Array(footer.suffix(8)) == Self.magic else { close(descriptor); return nil }
-        var footerReader = ByteReader(footer)
-        guard let length = try? footerReader.u64(), length <= UInt64(size - 48) else { close(descriptor); return nil }
-        let head = read(Int(size) - 48 - Int(length), Int(length))
-        guard head.count == Int(length), Array(SHA256.hash(data: head)) == Array(footer[8..<40]),
-            let parsed = try? Self.parse(head)
-        else { close(descriptor); return nil }
-        let place: (start: Int, pages: Int)
-        (recordCount, packs, covers, firstWords, place) = parsed
-        filter = RunFilter(descriptor, start: place.start, pages: place.pages)
+        guard let head = Self.head(of: descriptor) else { close(descriptor); return nil }
+        (recordCount, packs, covers, firstWords) = (head.records, head.packs, head.covers, head.firstWords)
+        filter = RunFilter(descriptor, start: head.filter.start, pages: head.filter.count)
         pages = .file(descriptor)
         self.path = path
     }
 
-    private static func parse(_ head: [UInt8]) throws -> (Int, [ObjectID], Set<ObjectID>, [UInt64], (Int, Int)) {
-        var reader = ByteReader(head)
-        let records = try reader.varint()
-        let packs = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
-        let covers = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
-        let firstWords = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
-        let (start, pages) = (try reader.varint(limit: 1 << 40), try reader.varint(limit: 1 << 40))
-        guard pages > 0, firstWords.count == (records + recordsPerPage - 1) / recordsPerPage else {
-            throw FormatError("no filter, or pages without records")
+    private struct Head {
+        let records: Int
+        let packs: [ObjectID]
+        let covers: Set<ObjectID>
+        let firstWords: [UInt64]
+        let filter: (start: Int, count: Int)
+
+        /// - Parameter pages: that stand before it in the file: nothing it says can be more
+        init(_ bytes: [UInt8], pages: Int) throws {
+            var reader = ByteReader(bytes)
+            records = try reader.varint(limit: pages * recordsPerPage)
+            packs = try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() }
+            covers = Set(try (0..<(try reader.elementCount(of: 16))).map { _ in try reader.id() })
+            firstWords = try (0..<(try reader.elementCount(of: 8))).map { _ in try reader.u64() }
+            let start = try reader.varint(limit: pages)
+            filter = (start, try reader.varint(limit: pages - start))
+            guard filter.count > 0, firstWords.count == (records + recordsPerPage - 1) / recordsPerPage,
+                firstWords.count <= start
+            else { throw FormatError("no filter, or pages without records") }
         }
-        return (records, packs, Set(covers), firstWords, (start, pages))
+    }
+
+    private static let footerSize = 48
+    /// Bytes of a head at the most: it has 16 MiB for 10 TiB.
+    private static let headLimit = 1 << 30
+
+    private static func head(of descriptor: Int32) -> Head? {
+        func read(_ offset: Int, _ count: Int) -> [UInt8]? {
+            let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, got in
+                got = max(pread(descriptor, buffer.baseAddress, count, off_t(offset)), 0)
+            }
+            return bytes.count == count ? bytes : nil
+        }
+        let end = Int(lseek(descriptor, 0, SEEK_END)) - footerSize
+        guard end >= 0, let footer = read(end, footerSize), footer.suffix(8) == magic[...] else { return nil }
+        var reader = ByteReader(footer)
+        guard let length = try? reader.u64(), length <= UInt64(min(end, headLimit)),
+            let bytes = read(end - Int(length), Int(length)), Array(SHA256.hash(data: bytes)) == Array(footer[8..<40])
+        else { return nil }
+        return try? Head(bytes, pages: (end - Int(length)) / pageSize)
     }
 
     static func checksum(_ bytes: ArraySlice<UInt8>) -> [UInt8] {

@@ -60,19 +60,24 @@ final class RunFile {
         return descriptor
     }
 
-    /// The pages of both, after a failure.
-    func recover() -> (records: [UInt8], filter: [UInt8]) {
+    /// The pages of both, after a failure; nil where the file does not give them back as they were.
+    func recover() -> (records: [UInt8], filter: [UInt8])? {
         defer {
             close(descriptor)
             unlink(path + ".new")
         }
-        return (recover(records), recover(filter))
+        guard let records = recover(records), let filter = recover(filter) else { return nil }
+        return (records, filter)
     }
 
-    private func recover(_ stream: Stream) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: stream.written)
-        let count = bytes.count
-        _ = bytes.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, count, off_t(stream.start)) }
+    private func recover(_ stream: Stream) -> [UInt8]? {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(stream.written + stream.overflow.count)
+        let first = stream.start / IndexRun.pageSize
+        for number in first..<first + stream.written / IndexRun.pageSize {
+            guard let page = IndexRun.readPage(descriptor, number) else { return nil }
+            bytes += page
+        }
         return bytes + stream.overflow
     }
 }
