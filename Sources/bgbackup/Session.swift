@@ -191,16 +191,27 @@ struct Session {
         if fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_mode & 0o007 != 0 {
             Terminal.note("bgbackup: everybody on this machine can read \(path); chmod 600 is what a secret wants")
         }
-        var bytes = [UInt8](repeating: 0, count: 64 << 10)
+        // One byte more than a secret may have. Half of one would be another one.
+        var bytes = [UInt8](repeating: 0, count: Self.secretLimit + 1)
         var count = 0
         while count < bytes.count {
             let room = bytes.count - count
             let got = bytes.withUnsafeMutableBytes { read(file, $0.baseAddress! + count, room) }
-            if got <= 0 { break }
+            if got < 0, errno == EINTR { continue }
+            guard got >= 0 else { throw BackupError(.noPassword, "cannot read \(path): \(String(cString: strerror(errno)))") }
+            if got == 0 { break }
             count += got
+        }
+        guard count <= Self.secretLimit else {
+            throw BackupError(
+                .noPassword, "\(path) has more than \(Self.secretLimit >> 10) KiB, which no secret has",
+                hint: "Is it the right file?")
         }
         return Array(bytes.prefix(count))
     }
+
+    /// Bytes of a password or key file at the most.
+    private static let secretLimit = 64 << 10
 
     private func trimmed(_ bytes: [UInt8], _ place: String) throws -> [UInt8] {
         let password = bytes.last == 0x0a ? Array(bytes.dropLast()) : bytes

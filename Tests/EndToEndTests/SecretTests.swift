@@ -73,6 +73,19 @@ struct SecretTests {
         #expect(try !backup.printed.contains(canary))
     }
 
+    @Test func `A secret that is too long is none, not its beginning`() throws {
+        let long = [UInt8](repeating: UInt8(ascii: "a"), count: 64 << 10)
+        try Data(long).write(to: URL(filePath: workspace.passwordFile))
+        try workspace.expect(0, ["init"])
+        try workspace.expect(0, ["snapshots"])
+        try Data(long + [0x62]).write(to: URL(filePath: workspace.passwordFile))
+        let refused = try workspace.expect(12, ["snapshots"])
+        #expect(refused.errors.contains("64 KiB"))
+        var other = workspace
+        other.environment["BGBACKUP_PASSWORD_FILE"] = workspace.directory.path
+        #expect(try other.expect(12, ["snapshots"]).errors.contains("cannot read"))
+    }
+
     private func readAll(_ path: String) throws -> [UInt8] {
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw BackupError(.failed, "open") }
