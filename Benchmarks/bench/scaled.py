@@ -56,7 +56,8 @@ class Home:
         done.write_text(repr(arguments))
         print(f"filled in {time.monotonic() - start:.0f} s")
 
-    def run(self, *arguments: str, environment: dict[str, str] | None = None) -> tuple[str, float, float]:
+    def run(self, *arguments: str, environment: dict[str, str] | None = None,
+            ends: tuple[int, ...] = (0,)) -> tuple[str, float, float]:
         """Standard output, seconds, and MiB that were resident at the most; `cpu` has the seconds of processor time."""
         start = time.monotonic()
         process = subprocess.Popen([self.program, *arguments], env=self.environment | (environment or {}),
@@ -65,7 +66,7 @@ class Home:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self.cpu = usage.ru_utime + usage.ru_stime
-        if process.returncode != 0:
+        if process.returncode not in ends:
             raise BenchError(f"bgbackup {' '.join(arguments)} ended with {process.returncode}")
         return output, time.monotonic() - start, usage.ru_maxrss / 1024
 

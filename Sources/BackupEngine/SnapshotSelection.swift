@@ -4,14 +4,16 @@ import BackupRepository
 extension Repository {
     /// The snapshot that SNAPSHOT of CLI.md names: an id, a unique prefix of at
     /// least four digits, `latest`, or `latest@NODE`. Throws `.noSnapshot`.
-    /// - Parameter cache: of this node; for commands that only show. Nil reads from the store.
-    public func select(_ text: String, cache: String? = nil) async throws -> Snapshot {
+    /// - Parameters:
+    ///   - cache: of this node; for commands that only show. Nil reads from the store
+    ///   - listing: of just now; nil lists
+    public func select(_ text: String, cache: String? = nil, listing: SnapshotListing? = nil) async throws -> Snapshot {
         guard keys.canRead else {
             throw BackupError(
                 .writeOnlyKey, "a writer key makes backups and cannot read them",
                 hint: "Use the repository's password (--password-file) to restore, list or dump.")
         }
-        let list = try await SnapshotList(self, cache: cache)
+        let list = try await SnapshotList(self, cache: cache, listing: listing)
         let names = list.names
         if text == "latest" || text.hasPrefix("latest@") {
             let node = text == "latest" ? nil : String(text.dropFirst("latest@".count))

@@ -87,24 +87,58 @@ extension Repository {
 
     /// Opens with a password. Keys from before a rotation come back too: they read what is older, and write nothing.
     /// Throws `.noRepository`, `.wrongPassword`, `.damaged`.
+    /// - Parameter cache: of this node, which remembers which slot a password opens; nil tries them in any order
     public static func open(
         store: any ObjectStore, password: [UInt8], executor: BlockingExecutor, ambient: Ambient = .system,
-        identity: WriterIdentity? = nil
+        identity: WriterIdentity? = nil, cache: String? = nil
     ) async throws -> Repository {
+        // Side by side with the configuration: each is a round trip, and none needs the other.
+        async let reading = readSlots(store)
         let candidates = try await configurations(store)
+        var opened = try unlock(store, candidates, try await reading, password, cache)
+        // Slots that were listed just before the rotation that the configuration is of.
+        if opened.configuration.outdates(opened.ring) {
+            opened = try unlock(store, candidates, try await readSlots(store), password, cache)
+        }
+        return Repository(
+            store: store, keys: opened.ring, configuration: opened.configuration.configuration, executor: executor,
+            ambient: ambient, identity: identity, slot: opened.slot.hex)
+    }
+
+    /// The same, and what lists start with, which needs no key: it is asked for meanwhile.
+    public static func openWithListing(
+        store: any ObjectStore, password: [UInt8], executor: BlockingExecutor, ambient: Ambient = .system,
+        identity: WriterIdentity? = nil, cache: String? = nil
+    ) async throws -> (Repository, SnapshotListing) {
+        async let listing = SnapshotListing(store)
+        let repository = try await open(
+            store: store, password: password, executor: executor, ambient: ambient, identity: identity, cache: cache)
+        return (repository, try await listing)
+    }
+
+    private struct Opened {
+        var ring: KeyRing
+        var slot: [UInt8]
+        var configuration: UnverifiedConfiguration
+    }
+
+    private static func unlock(
+        _ store: any ObjectStore, _ candidates: [UnverifiedConfiguration],
+        _ read: (found: [(id: [UInt8], slot: KeySlot)], problems: [String]), _ password: [UInt8], _ cache: String?
+    ) throws -> Opened {
         var problems: [String] = []
         for newest in candidates where newest.isSame(as: candidates.first { $0.id == newest.id }!) {
             func configuration(for ring: KeyRing) -> UnverifiedConfiguration? {
                 candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
             }
-            let (opened, complaints) = try await unlock(store, password, repository: newest.id) {
-                configuration(for: $0) != nil
-            }
+            let memory = SlotMemory(cache, newest.id)
+            let (opened, complaints) = try unlock(
+                read, password, repository: newest.id, likely: read.found.count > 1 ? memory?.slot : nil
+            ) { configuration(for: $0) != nil }
             problems += complaints
             guard let opened, let found = configuration(for: opened.ring) else { continue }
-            return Repository(
-                store: store, keys: opened.ring, configuration: found.configuration, executor: executor, ambient: ambient,
-                identity: identity, slot: opened.slot.hex)
+            if read.found.count > 1 { memory?.keep(opened.slot) }
+            return Opened(ring: opened.ring, slot: opened.slot, configuration: found)
         }
         if problems.isEmpty {
             throw BackupError(
@@ -170,5 +204,24 @@ extension Result where Failure == any Error {
     /// What `body` returned or threw.
     static func of(_ body: () async throws -> Success) async -> Self {
         do { return .success(try await body()) } catch { return .failure(error) }
+    }
+}
+
+/// Which slot the password opened last, in this node's cache: a hint of where to begin, and never more.
+private struct SlotMemory {
+    private let directory: String
+
+    init?(_ cache: String?, _ repository: ObjectID) {
+        guard let cache else { return nil }
+        directory = "\(cache)/\(repository)"
+    }
+
+    private var path: String { "\(directory)/slot" }
+
+    var slot: [UInt8]? { LocalFile.read(path, limit: 16).flatMap { bytesFromHex(String(decoding: $0, as: UTF8.self)) } }
+
+    func keep(_ slot: [UInt8]) {
+        guard slot != self.slot, LocalFile.makeDirectory(directory) else { return }
+        _ = LocalFile.replace(path, with: Array(slot.hex.utf8), durably: false)
     }
 }

@@ -35,7 +35,7 @@ public final class Repository: Sendable {
         self.identity = identity
         self.slot = slot
         reader = PackReader(store: store, keys: keys)
-        closings = PairClosings(store: store, keys: keys)
+        closings = PairClosings(store: store, keys: keys, executor: executor)
     }
 
     /// Whether the key pair was rotated since: the keys then read what is older, and nothing is written with them.

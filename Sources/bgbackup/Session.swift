@@ -76,28 +76,49 @@ struct Session {
 
     /// Opens for reading, with the password.
     func open() async throws -> Repository {
-        if let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword {
-            // A node that only holds the writer key gets told so, not asked for a password.
-            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
-        }
+        if let ring = try onlyWriterKey() { return try await open(writer: ring) }
         return try await open(with: try await password())
+    }
+
+    /// Opens for reading, and lists snapshots and notes meanwhile.
+    func openWithListing() async throws -> (Repository, SnapshotListing) {
+        if let ring = try onlyWriterKey() {
+            let repository = try await open(writer: ring)
+            return (repository, try await SnapshotListing(repository.store))
+        }
+        let (repository, listing) = try await Repository.openWithListing(
+            store: try store(), password: try await password(), executor: Self.executor, identity: identity,
+            cache: cacheDirectory)
+        warnIfOutdated(repository)
+        return (repository, listing)
     }
 
     /// Opens with this password. Says so where it opens only what is older than a rotation of the keys.
     func open(with password: [UInt8]) async throws -> Repository {
         let repository = try await Repository.open(
-            store: try store(), password: password, executor: Self.executor, identity: identity)
-        if repository.isOutdated {
-            Terminal.note("bgbackup: this password opens only what was stored before the key pair was rotated", .warning)
-        }
+            store: try store(), password: password, executor: Self.executor, identity: identity, cache: cacheDirectory)
+        warnIfOutdated(repository)
         return repository
+    }
+
+    private func warnIfOutdated(_ repository: Repository) {
+        guard repository.isOutdated else { return }
+        Terminal.note("bgbackup: this password opens only what was stored before the key pair was rotated", .warning)
+    }
+
+    private func open(writer ring: KeyRing) async throws -> Repository {
+        try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
+    }
+
+    /// The key of a node that only holds a writer key: it gets told so, and is not asked for a password.
+    private func onlyWriterKey() throws -> KeyRing? {
+        guard let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword else { return nil }
+        return ring
     }
 
     /// Opens for a backup, with the writer key where there is one.
     func openForBackup(writerKeyFile: String?) async throws -> Repository {
-        if let ring = try writerKey(writerKeyFile) {
-            return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
-        }
+        if let ring = try writerKey(writerKeyFile) { return try await open(writer: ring) }
         return try await open(with: try await password())
     }
 

@@ -1,5 +1,7 @@
 import BackupBase
+import Foundation
 import ObjectStorage
+import TestSupport
 import Testing
 
 @testable import BackupRepository
@@ -54,6 +56,34 @@ import Testing
         try await test.store.put(NoteTopic("drill").object(id), AlignedBuffer(copying: good), ifAbsent: false)
         let other = await failure { _ = try await test.repository.notes(NoteTopic("drill"), of: Held.self) } as? BackupError
         #expect(other?.code == .damaged)
+    }
+
+    @Test func `from the cache of a node they are as right as from the store`() async throws {
+        let (test, cache) = (Test(), try TemporaryDirectory("notes"))
+        for number in 0..<3 { try await test.repository.put(note: Held(snapshot: "\(number)", reason: ""), topic) }
+        func read() async throws -> (Set<String>, calls: [String]) {
+            test.store.restart()
+            let listing = try await SnapshotListing(test.store)
+            let notes = try await test.repository.notes(topic, of: Held.self, listing: listing, cache: cache.path)
+            return (Set(notes.map(\.body.snapshot)), test.store.calls.map(\.operation))
+        }
+        #expect(try await read() == (["0", "1", "2"], ["list", "list", "get", "get", "get"]))
+        #expect(try await read() == (["0", "1", "2"], ["list", "list"]))
+        let folder = cache("\(test.repository.id)/notes/hold")
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+        #expect(names == test.store.names("v1/notes/hold/").map { String($0.dropFirst(topic.prefix.count)) })
+        // Another note under this one's name, and half a one.
+        func bytes(_ index: Int) throws -> Data { try Data(contentsOf: URL(filePath: "\(folder)/\(names[index])")) }
+        try (bytes(0).prefix(16) + bytes(1).dropFirst(16)).write(to: URL(filePath: "\(folder)/\(names[0])"))
+        try bytes(2).prefix(90).write(to: URL(filePath: "\(folder)/\(names[2])"))
+        #expect(try await read() == (["0", "1", "2"], ["list", "list", "get", "get"]))
+        // What is taken back is gone here too; what somebody changed in the store is damage here too.
+        test.store.remove(topic.prefix + names[1])
+        #expect(try await read().0.count == 2)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder).count == 2)
+        test.store.advance(1)
+        test.store.set(topic.prefix + names[0], test.store.bytes(topic.prefix + names[0])!.map { $0 ^ 1 })
+        #expect(await code { _ = try await read() } == .damaged)
     }
 
     @Test func `a writer key reads and makes them; another repository's are none`() async throws {

@@ -113,4 +113,48 @@ import Testing
             await code { _ = try await list(repository.seen(keys: repository.keys.writer)).newest { _ in true } } == .writeOnlyKey
         )
     }
+
+    private struct Shown: Equatable {
+        var snapshots = 0
+        var damaged: [SnapshotName] = []
+    }
+
+    private func count(_ repository: Repository) async throws -> Shown {
+        var shown = Shown()
+        try await SnapshotList(repository, cache: nil).forEach { name, result in
+            switch result {
+            case .success: shown.snapshots += 1
+            case .failure(let error):
+                #expect(error.code == .damaged && error.message.contains(name.object))
+                shown.damaged.append(name)
+            }
+        }
+        return shown
+    }
+
+    @Test func `one that is listed and not to be had is not passed over`() async throws {
+        let denied = StoreError(.notFound, "read", "a snapshot")
+        store.fail(at: 6, .before, with: denied)
+        let shown = try await count(repository)
+        #expect(shown.snapshots == Self.count - 1 && shown.damaged.count == 1)
+        // The newest one is no older one.
+        store.fail(at: 2, .before, with: denied)
+        #expect(await code { _ = try await list().newest { _ in true } } == .damaged)
+        // A store without conditions lists for a while what is gone.
+        let alone = Repository.unwritten(
+            on: store, keys: repository.keys, probe: ["conditionalCreate": "no"], ambient: store.ambient())
+        store.fail(at: 6, .before, with: denied)
+        #expect(try await count(alone) == Shown(snapshots: Self.count - 1))
+    }
+
+    @Test func `those that are forgotten meanwhile are left out, at the price of few lists`() async throws {
+        let gone = store.names("v1/snapshots/").suffix(20)
+        let view = store.another()
+        view.onCall { [store] call in if call.operation == "get" { for name in gone { store.remove(name) } } }
+        let shown = try await count(repository.seen(on: view))
+        #expect(shown == Shown(snapshots: Self.count - 20))
+        let lists = view.calls.count { $0.operation == "list" }
+        // The first one, and one for each that was under way before the second one's answer was there.
+        #expect((2...Self.count).contains(lists) && view.calls.last?.operation != "put")
+    }
 }

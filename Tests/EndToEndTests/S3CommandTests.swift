@@ -57,6 +57,35 @@ struct S3CommandTests {
         #expect(try workspace.dump("latest", S3Stage.sparse) == stage.volume.read(S3Stage.sparse))
     }
 
+    @Test(.enabled(if: S3Server.available.contains(.strict), "needs the strict server"))
+    func `A list whose cache is warm asks for seven things, whatever there is, and status for one`() throws {
+        let workspace = try Workspace.ready("requests", kind: .strict)
+        let server = try #require(workspace.server)
+        let volume = try Volume.small(workspace.path("volume"))
+        for number in 0..<3 {
+            try volume.write("added", "\(number)")
+            try workspace.backup(volume)
+        }
+        try workspace.expect(0, ["hold", "latest"])
+        let place = String(workspace.location.dropFirst("s3://".count).prefix { $0 != "?" })
+        func requests(_ command: String...) throws -> [String] {
+            // Others use the server too.
+            let before = try server.log().count
+            try workspace.run(command)
+            return try server.log().dropFirst(before).compactMap { entry in
+                let text = "\(entry["path"] ?? "") \(entry["query"] ?? "")".replacing("%2F", with: "/")
+                let own =
+                    text.contains(place)
+                    || text.contains("prefix=\(place.split(separator: "/").dropFirst().joined(separator: "/"))/")
+                return own ? "\(entry["method"] ?? "") \(text)" : nil
+            }
+        }
+        #expect(try requests("snapshots").count == 7 + 3 + 1)
+        #expect(try requests("snapshots").count == 7)
+        #expect(try requests("show", "latest").count == 7)
+        #expect(try requests("status").count == 1)
+    }
+
     @Test(arguments: S3Server.available)
     func `restore gives every byte and every hole, or only what is asked for`(kind: S3Server.Kind) throws {
         let stage = try S3Stage.on(kind)

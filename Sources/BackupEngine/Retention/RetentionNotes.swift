@@ -113,11 +113,14 @@ public struct RetentionEvidence: Sendable {
 
 extension Repository {
     /// Reads the notes. Needs the private key, without which proofs are worth nothing.
-    public func retentionEvidence() async throws -> RetentionEvidence {
+    /// - Parameters:
+    ///   - listing: of just now; nil lists
+    ///   - cache: of this node; for commands that only show. Nil reads from the store
+    public func retentionEvidence(listing: SnapshotListing? = nil, cache: String? = nil) async throws -> RetentionEvidence {
         var evidence = RetentionEvidence()
-        async let holds = notes(.hold, of: HoldNote.self)
-        async let drills = notes(.drill, of: DrillNote.self)
-        async let acceptances = notes(.acceptance, of: AcceptanceNote.self)
+        async let holds = notes(.hold, of: HoldNote.self, listing: listing, cache: cache)
+        async let drills = notes(.drill, of: DrillNote.self, listing: listing, cache: cache)
+        async let acceptances = notes(.acceptance, of: AcceptanceNote.self, listing: listing, cache: cache)
         for note in try await holds {
             if let id = ObjectID(hex: note.body.snapshot) { evidence.holds[id, default: []].append(note.body) }
         }

@@ -52,24 +52,37 @@ extension Repository {
     /// All notes on a topic, oldest first by the store's clock. One that is taken back meanwhile is left out.
     /// - Throws: `.damaged` for one that is none: what it held or announced is not known, and nothing may be taken
     ///   away before somebody looked
-    public func notes<Body>(_ topic: NoteTopic, of type: Body.Type = Body.self) async throws -> [Note<Body>] {
+    /// - Parameters:
+    ///   - listing: of just now; nil lists
+    ///   - cache: of this node; for lists only. Nil reads everything from the store
+    public func notes<Body>(
+        _ topic: NoteTopic, of type: Body.Type = Body.self, listing: SnapshotListing? = nil, cache: String? = nil
+    ) async throws -> [Note<Body>] {
         var notes: [Note<Body>] = []
-        try await forEachNote(topic, of: Body.self) { notes.append($0) }
+        let cache = ObjectCache(cache, of: id, prefix: topic.prefix)
+        try await forEachNote(topic, of: Body.self, listed: try listing?.notes(topic), cache: cache) { notes.append($0) }
         return notes.sorted { ($0.modified, $0.id) < ($1.modified, $1.id) }
     }
 
     /// All notes on a topic, in no order, few of them in memory at a time.
-    /// - Parameter limit: bytes of a note's object at the most
+    /// - Parameters:
+    ///   - limit: bytes of a note's object at the most
+    ///   - listed: the topic's objects just now; nil lists them
     func forEachNote<Body>(
-        _ topic: NoteTopic, of type: Body.Type, limit: Int = Repository.noteLimit, _ body: (Note<Body>) throws -> Void
+        _ topic: NoteTopic, of type: Body.Type, limit: Int = Repository.noteLimit, listed: [ObjectInfo]? = nil,
+        cache: ObjectCache? = nil, _ body: (Note<Body>) throws -> Void
     ) async throws {
-        let listed = try await store.list(topic.prefix)
+        var infos = listed ?? []
+        if listed == nil { infos = try await store.list(topic.prefix) }
+        let listed = infos
+        cache?.sweep(listed)
         var rest = listed[...]
         var absent: Set<String> = []
         // Several at once: each is a round trip, and drills of years are many.
+        let width = listed.allSatisfy { $0.size <= 64 << 10 } ? max(64, store.parallelGets) : store.parallelGets
         var reading = OrderedMap<ObjectInfo, Note<Body>?>(
-            width: store.parallelGets, on: executor, from: { rest.popFirst() },
-            transform: { try await self.note($0, topic, limit) })
+            width: width, on: executor, from: { rest.popFirst() },
+            transform: { try await self.note($0, topic, limit, cache) })
         var read = 0
         while let result = try await reading.next() {
             read += 1
@@ -86,20 +99,15 @@ extension Repository {
         Set(try await store.list(topic.prefix).compactMap { ObjectID(hex: $0.name.dropFirst(topic.prefix.count)) })
     }
 
-    private func note<Body>(_ info: ObjectInfo, _ topic: NoteTopic, _ limit: Int) async throws -> Note<Body>? {
+    private func note<Body>(
+        _ info: ObjectInfo, _ topic: NoteTopic, _ limit: Int, _ cache: ObjectCache?
+    ) async throws -> Note<Body>? {
+        if let bytes = cache?.bytes(info), let note: Note<Body> = try? open(bytes, info, topic) { return note }
         do {
-            guard let id = ObjectID(hex: info.name.dropFirst(topic.prefix.count)) else {
-                throw FormatError("its name is none of a note")
-            }
             let bytes = try await store.get(info.name, .all, limit: limit).array
-            let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
-            let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
-                try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)
-            }
-            guard let body = try? JSONDecoder().decode(Body.self, from: plain) else {
-                throw FormatError("it says nothing that is known")
-            }
-            return Note(id: id, body: body, modified: info.modified)
+            let note: Note<Body> = try open(bytes, info, topic)
+            cache?.keep(bytes, of: info)
+            return note
         } catch let error as StoreError where error.kind == .notFound {
             return nil
         } catch let error as StoreError where error.kind == .tooLarge {
@@ -107,6 +115,21 @@ extension Repository {
         } catch let error as FormatError {
             throw unreadable(info.name, error)
         }
+    }
+
+    /// Throws `FormatError` for what is none on this topic.
+    private func open<Body>(_ bytes: [UInt8], _ info: ObjectInfo, _ topic: NoteTopic) throws -> Note<Body> {
+        guard let id = ObjectID(hex: info.name.dropFirst(topic.prefix.count)) else {
+            throw FormatError("its name is none of a note")
+        }
+        let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
+        let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
+            try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)
+        }
+        guard let body = try? JSONDecoder().decode(Body.self, from: plain) else {
+            throw FormatError("it says nothing that is known")
+        }
+        return Note(id: id, body: body, modified: info.modified)
     }
 
     private func unreadable(_ name: String, _ cause: any Error) -> BackupError {

@@ -154,13 +154,19 @@ extension Repository {
 
     // MARK: - Reading
 
-    static func slots(
-        _ store: any ObjectStore, problem: (String) -> Void = { _ in }
-    ) async throws -> [(id: [UInt8], slot: KeySlot)] {
+    static func slots(_ store: any ObjectStore) async throws -> [(id: [UInt8], slot: KeySlot)] {
+        try await readSlots(store).found
+    }
+
+    /// Those that can be read, and what is wrong with the others.
+    static func readSlots(
+        _ store: any ObjectStore
+    ) async throws -> (found: [(id: [UInt8], slot: KeySlot)], problems: [String]) {
+        var problems: [String] = []
         var names = try await store.list(KeySlot.prefix).map(\.name)
         while true {
-            let (found, absent) = try await slots(store, names, problem)
-            guard let first = absent.first?.value else { return found }
+            let (found, absent) = try await slots(store, names) { problems.append($0) }
+            guard let first = absent.first?.value else { return (found, problems) }
             // Removed meanwhile, by a rotation or 'key remove', which put others first: they are looked for again. A
             // slot that is still listed and not to be had is another matter.
             names = try await store.list(KeySlot.prefix).map(\.name)
@@ -201,13 +207,15 @@ extension Repository {
     }
 
     /// The first ring behind a slot that the password opens and `accept` takes, those of the newest key pair first.
+    /// - Parameter likely: the slot to try first of those of one pair: each other one costs a derivation
     static func unlock(
-        _ store: any ObjectStore, _ password: [UInt8], repository: ObjectID, accept: (KeyRing) -> Bool
-    ) async throws -> ((ring: KeyRing, slot: [UInt8])?, problems: [String]) {
-        var problems: [String] = []
-        let slots = try await slots(store) { problems.append($0) }
-        if slots.isEmpty { problems.append("it has no readable key slot") }
-        for (id, slot) in slots.sorted(by: { $0.slot.generation > $1.slot.generation }) {
+        _ read: (found: [(id: [UInt8], slot: KeySlot)], problems: [String]), _ password: [UInt8], repository: ObjectID,
+        likely: [UInt8]?, accept: (KeyRing) -> Bool
+    ) throws -> ((ring: KeyRing, slot: [UInt8])?, problems: [String]) {
+        var problems = read.problems
+        if read.found.isEmpty { problems.append("it has no readable key slot") }
+        func rank(_ slot: (id: [UInt8], slot: KeySlot)) -> (Int, Int) { (slot.slot.generation, slot.id == likely ? 1 : 0) }
+        for (id, slot) in read.found.sorted(by: { rank($0) > rank($1) }) {
             do {
                 guard let ring = try slot.open(password: password, repository: repository, slot: id) else { continue }
                 if accept(ring) { return ((ring, id), []) }

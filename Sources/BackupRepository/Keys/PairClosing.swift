@@ -47,18 +47,21 @@ struct PairClosing: Codable, Sendable {
     }
 }
 
-/// What the closings say, read once.
+/// What the closings say, read once, all of them at the first question.
 final class PairClosings: Sendable {
-    private struct Known {
+    private struct Known: Sendable {
         var closed: String
         var snapshots: [String: String]
     }
     private let store: any ObjectStore
     private let keys: KeyRing
+    private let executor: BlockingExecutor
     /// By generation; nil for a pair that is not closed yet.
-    private let known = Locked<[Int: Known?]>([:])
+    private let known = Locked<[Int: Task<Known?, any Error>]>([:])
 
-    init(store: any ObjectStore, keys: KeyRing) { (self.store, self.keys) = (store, keys) }
+    init(store: any ObjectStore, keys: KeyRing, executor: BlockingExecutor) {
+        (self.store, self.keys, self.executor) = (store, keys, executor)
+    }
 
     /// Throws `.damaged` for a snapshot that is sealed for a closed pair and was not there, as it is, when it was closed.
     func require(_ name: SnapshotName, _ object: [UInt8], of generation: Int) async throws {
@@ -73,25 +76,41 @@ final class PairClosings: Sendable {
     }
 
     private func closing(_ generation: Int) async throws -> Known? {
-        if let closing = known.withLock({ $0[generation] }) { return closing }
-        let found = try await Self.read(store, keys, generation).map {
-            Known(closed: printable($0.closed.utf8.prefix(40)), snapshots: $0.snapshots)
+        // A list asks for many snapshots at once: they wait for one answer, and the pairs' answers for no other.
+        let reading = known.withLock { known in
+            for pair in 1..<keys.generation where known[pair] == nil { known[pair] = read(pair) }
+            return known[generation]!
         }
-        known.withLock { $0[generation] = .some(found) }
-        return found
+        do { return try await reading.value } catch {
+            // Whoever asks next may have more luck.
+            known.withLock { if $0[generation] == reading { $0[generation] = nil } }
+            throw error
+        }
+    }
+
+    private func read(_ generation: Int) -> Task<Known?, any Error> {
+        Task(executorPreference: executor) { [store, keys] in
+            try await Self.read(store, keys, generation).map {
+                Known(closed: printable($0.closed.utf8.prefix(40)), snapshots: $0.snapshots)
+            }
+        }
     }
 
     /// The first copy that the owner wrote; nil where there is none at all. Throws `.damaged` where all were altered.
     static func read(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> PairClosing? {
         var problem: (any Error)?
-        for name in PairClosing.names(generation) {
+        let names = PairClosing.names(generation)
+        async let first = Result.of { try await store.get(names[0], .all, limit: PairClosing.sizeLimit).array }
+        async let second = Result.of { try await store.get(names[1], .all, limit: PairClosing.sizeLimit).array }
+        for copy in [await first, await second] {
             do {
-                let bytes = try await store.get(name, .all, limit: PairClosing.sizeLimit).array
-                return try PairClosing(opening: bytes, keys, generation: generation)
+                return try PairClosing(opening: try copy.get(), keys, generation: generation)
             } catch let error as StoreError where error.kind == .notFound {
                 continue
             } catch let error as StoreError where error.kind != .tooLarge {
                 throw error
+            } catch is CancellationError {
+                throw CancellationError()
             } catch {
                 problem = error
             }

@@ -1,48 +1,76 @@
 import BackupBase
-import Glibc
 import ObjectStorage
 
-/// The snapshots that the store lists now, read from this node's cache where it has them.
+/// What the store lists of snapshots and of the notes on them. It takes no key, so it is asked for beside opening.
+public struct SnapshotListing: Sendable {
+    let snapshots: [ObjectInfo]
+    /// Of all topics. Who wants only snapshots minds no error of theirs.
+    private let noted: Result<[ObjectInfo], any Error>
+
+    public init(_ store: any ObjectStore) async throws {
+        async let noted = Result.of { try await store.list(NoteTopic.prefix) }
+        snapshots = try await store.list(SnapshotName.prefix)
+        self.noted = await noted
+    }
+
+    func notes(_ topic: NoteTopic) throws -> [ObjectInfo] { try noted.get().filter { $0.name.hasPrefix(topic.prefix) } }
+}
+
+/// The snapshots that the store lists now, read from this node's cache where it has them (`ObjectCache`).
 ///
-/// The cache holds objects as the store has them, sealed. What is in it is opened
-/// and authenticated at each use like what comes from the store, so that whoever
-/// changes a file of it gains nothing; and the store's list alone says which
-/// snapshots there are, so that one that is gone is not shown. An object that was
-/// damaged in the store after it was cached still shows: for lists that is right,
-/// and whoever restores, checks or prunes reads the store (`Repository.snapshot`).
+/// For lists: whoever restores, checks or prunes reads the store (`Repository.snapshot`).
 public final class SnapshotList: Sendable {
     /// Oldest first.
     public let names: [SnapshotName]
     private let repository: Repository
     private let listed: [SnapshotName: ObjectInfo]
-    private let directory: String?
+    private let cache: ObjectCache?
+    /// Snapshots that a later list had, once there was a reason for one.
+    private let still = Locked<Set<SnapshotName>?>(nil)
 
-    /// Bytes of an object that is kept, and objects under way at once. A record with a server's fingerprint has 100 KiB.
-    private static let objectLimit = 1 << 20
+    /// Objects under way at once.
     private static let width = 64
 
-    /// Lists.
-    /// - Parameter cache: the node's cache; nil reads everything from the store
-    public init(_ repository: Repository, cache: String?) async throws {
+    /// - Parameters:
+    ///   - cache: the node's cache; nil reads everything from the store
+    ///   - listing: of just now; nil lists
+    public init(_ repository: Repository, cache: String?, listing: SnapshotListing? = nil) async throws {
         self.repository = repository
-        let infos = try await repository.store.list(SnapshotName.prefix)
+        var infos = listing?.snapshots ?? []
+        if listing == nil { infos = try await repository.store.list(SnapshotName.prefix) }
         listed = infos.reduce(into: [:]) { listed, info in SnapshotName(object: info.name).map { listed[$0] = info } }
         names = listed.keys.sorted()
-        directory = cache.map { "\($0)/\(repository.id)/snapshots" }.flatMap { LocalFile.makeDirectory($0) ? $0 : nil }
-        sweep()
+        self.cache = ObjectCache(cache, of: repository.id, prefix: SnapshotName.prefix)
+        self.cache?.sweep(infos)
     }
 
-    /// Throws as `Repository.snapshot` does.
+    /// Throws as `Repository.snapshot` does, and `.damaged` for one that is still listed and not to be had.
     public func snapshot(_ name: SnapshotName) async throws -> Snapshot {
         guard repository.keys.canRead else { throw KeyRing.writeOnly }
-        guard let info = listed[name], let path = path(name) else { return try await repository.snapshot(name) }
-        if let bytes = cached(path, info), let snapshot = try? await repository.verify(name, bytes) { return snapshot }
-        let (snapshot, bytes) = try await repository.fetchSnapshot(name)
-        // Under the list's date only what has the list's size: it may have been replaced since.
-        if bytes.count == info.size, bytes.count <= Self.objectLimit {
-            _ = LocalFile.replace(path, with: Self.stamp(info) + bytes, durably: false)
+        let info = listed[name]
+        if let info, let bytes = cache?.bytes(info), let snapshot = try? await repository.verify(name, bytes) { return snapshot }
+        do {
+            let (snapshot, bytes) = try await repository.fetchSnapshot(name)
+            if let info { cache?.keep(bytes, of: info) }
+            return snapshot
+        } catch let error as BackupError where error.code == .noSnapshot {
+            guard info != nil, try await isStillListed(name) else { throw error }
+            throw BackupError(
+                .damaged, "snapshot \(name.object) is listed, and the store says that it is not there",
+                hint: "Something between here and the store may answer for it: try again, then run 'bgbackup check'.",
+                cause: error)
         }
-        return snapshot
+    }
+
+    /// Whether a snapshot that the store denies is no snapshot that was just forgotten.
+    private func isStillListed(_ name: SnapshotName) async throws -> Bool {
+        // Stores without conditions list for a while what is gone; one node writes to them.
+        guard repository.isShared else { return false }
+        // What a list did not have does not come back. So a forget of many beside us costs few lists.
+        if let still = still.withLock({ $0 }), !still.contains(name) { return false }
+        let now = Set(try await repository.snapshotNames())
+        still.withLock { $0 = now }
+        return now.contains(name)
     }
 
     /// All of them, oldest first, many at once. Those that are gone meanwhile are left out; those that are damaged come
@@ -98,30 +126,5 @@ public final class SnapshotList: Sendable {
             await reading.abandon()
             throw error
         }
-    }
-
-    // MARK: - The cache
-
-    private func path(_ name: SnapshotName) -> String? {
-        directory.map { "\($0)/\(name.object.dropFirst(SnapshotName.prefix.count))" }
-    }
-
-    /// Size and date of an object as the store lists it: what was replaced there is read anew.
-    private static func stamp(_ info: ObjectInfo) -> [UInt8] {
-        [UInt64(info.size), UInt64(bitPattern: info.modified)].flatMap { withUnsafeBytes(of: $0.littleEndian, Array.init) }
-    }
-
-    private func cached(_ path: String, _ info: ObjectInfo) -> [UInt8]? {
-        guard let bytes = LocalFile.read(path, limit: Self.objectLimit + 16) else { return nil }
-        let stamp = Self.stamp(info)
-        guard bytes.count == info.size + stamp.count, bytes.starts(with: stamp) else { return nil }
-        return Array(bytes[stamp.count...])
-    }
-
-    /// Takes away what is of no snapshot any more.
-    private func sweep() {
-        guard let directory else { return }
-        let wanted = Set(names.map { String($0.object.dropFirst(SnapshotName.prefix.count)) })
-        for file in LocalFile.names(in: directory) where !wanted.contains(file) { unlink("\(directory)/\(file)") }
     }
 }

@@ -43,11 +43,12 @@ struct SnapshotsCommand: AsyncParsableCommand {
 
     mutating func run() async throws {
         let session = Session(options: global)
-        let repository = try await session.open()
+        let (repository, listing) = try await session.openWithListing()
+        let cache = session.cacheDirectory
         var snapshots: [Snapshot] = []
         var damaged: [BackupError] = []
-        async let reading = MarkedSnapshots.read(repository)
-        try await SnapshotList(repository, cache: session.cacheDirectory).forEach { _, result in
+        async let reading = MarkedSnapshots.read(repository, listing, cache: cache)
+        try await SnapshotList(repository, cache: cache, listing: listing).forEach { _, result in
             switch result {
             case .success(let snapshot):
                 let record = snapshot.record
@@ -96,9 +97,10 @@ struct ShowCommand: AsyncParsableCommand {
 
     mutating func run() async throws {
         let session = Session(options: global)
-        let repository = try await session.open()
-        async let reading = MarkedSnapshots.read(repository)
-        let found = try await repository.select(snapshot, cache: session.cacheDirectory)
+        let (repository, listing) = try await session.openWithListing()
+        let cache = session.cacheDirectory
+        async let reading = MarkedSnapshots.read(repository, listing, cache: cache)
+        let found = try await repository.select(snapshot, cache: cache, listing: listing)
         let marks = await reading[found.id]
         if global.json { return try Output.document(SnapshotDocument(snapshot: found, marks: marks)) }
         let record = found.record

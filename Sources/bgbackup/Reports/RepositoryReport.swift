@@ -71,20 +71,20 @@ extension RepositoryReport {
     ///   - history: of this node; nil where there is none
     static func make(_ repository: Repository, place: String, history: RunHistory?) async throws -> RepositoryReport {
         var problems: [String] = []
-        let marks = await MarkedSnapshots.read(repository)
-        var volumes: [String: (first: SnapshotRecord, entries: [Entry])] = [:]
-        var nodes: [String: String] = [:]
-        var drills: [Drill] = []
-        for name in try await repository.snapshotNames() {
-            let snapshot: Snapshot
-            do { snapshot = try await repository.snapshot(name) } catch let error as BackupError where error.code == .damaged {
-                problems.append("\(error)")
-                continue
-            } catch let error as BackupError where error.code == .noSnapshot {
-                continue  // forgotten meanwhile
+        let listing = try await SnapshotListing(repository.store)
+        async let reading = MarkedSnapshots.read(repository, listing, cache: nil)
+        var snapshots: [Snapshot] = []
+        try await SnapshotList(repository, cache: nil, listing: listing).forEach { _, result in
+            switch result {
+            case .success(let snapshot): snapshots.append(snapshot)
+            case .failure(let error): problems.append("\(error)")
             }
+        }
+        let marks = await reading
+        var volumes: [String: (first: SnapshotRecord, entries: [Entry])] = [:]
+        var drills: [Drill] = []
+        for snapshot in snapshots {
             let (record, id) = (snapshot.record, "\(snapshot.id)")
-            nodes[id] = record.node
             let found = marks[snapshot.id]
             volumes["\(record.node)\0\(record.volume)", default: (record, [])].entries.append(
                 Entry(snapshot, isHeld: found?.holds.isEmpty == false))

@@ -59,10 +59,11 @@ struct MarkedSnapshots {
     private let now: Double
 
     /// Reads the notes; what is wrong with them is no reason to list no snapshots.
-    static func read(_ repository: Repository) async -> MarkedSnapshots {
+    static func read(_ repository: Repository, _ listing: SnapshotListing, cache: String?) async -> MarkedSnapshots {
         let now = Double(Ambient.system.now()) / 1e9
         do {
-            return MarkedSnapshots(evidence: try await repository.retentionEvidence(), now: now)
+            let evidence = try await repository.retentionEvidence(listing: listing, cache: cache)
+            return MarkedSnapshots(evidence: evidence, now: now)
         } catch {
             let reason = ErrorMapping.backupError(error).map { "\($0)" } ?? "\(error)"
             Terminal.note("bgbackup: warning: what is held and proven is not known: \(reason)")
