@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-zstd, MIB, PACK, SNAPSHOT, TRAILER = ctypes.CDLL("libzstd.so.1"), 1 << 20, 1, 2, 2**64 - 1
+zstd, MIB, PACK, SNAPSHOT, NOTE, TRAILER = ctypes.CDLL("libzstd.so.1"), 1 << 20, 1, 2, 4, 2**64 - 1
 zstd.ZSTD_decompress.restype = zstd.ZSTD_findFrameCompressedSize.restype = ctypes.c_size_t
 zstd.ZSTD_getFrameContentSize.restype = ctypes.c_ulonglong
 FAULTS = (ValueError, LookupError, TypeError, struct.error, InvalidTag, FileNotFoundError)
@@ -105,7 +105,8 @@ class Repository:
                 except InvalidTag:
                     continue
                 halves = [secrets[at:at + 32] for at in range(0, len(secrets), 32)]
-                self.pairs = list(zip(map(X25519PrivateKey.from_private_bytes, halves[::2]), halves[1::2]))
+                self.privates = halves[::2]
+                self.pairs = list(zip(map(X25519PrivateKey.from_private_bytes, self.privates), halves[1::2]))
                 self.writer, (private, secret) = self.pairs[0][1], self.pairs[json.loads(line).get("generation", 1) - 1]
                 check(mac(self.key("config", secret), line).hex().encode() == seal.strip(), "the configuration was altered")
                 check(public(private).hex() == public_key, "the configuration has another public key")
@@ -127,10 +128,37 @@ class Repository:
         return hpke_export(private, header[32:64], b"bgbackup v1" + self.id + bytes([kind]) + identity,
                            self.key("writer psk", secret), b"bgbackup v1 writer", b"bgbackup v1 object key")
 
+    @functools.cached_property
+    def successors(self):
+        """Packs that took the places of others: {pack: [(blocks, pack)]}, by the owner's word."""
+        found, owners = {}, [hkdf(private, self.id, b"bgbackup v1 owner") for private in self.privates]
+        for path in self.root.glob("v1/notes/succession/*"):
+            try:
+                data, identity = path.read_bytes(), bytes.fromhex(path.name)
+                check(data[:11] + data[12:32] == b"BGBNOTE1" + bytes([1, 1, NOTE, 0, 0, 0, 0]) + identity, "no note's header")
+                key = hkdf(self.key("index"), data[32:64], b"bgbackup v1 note" + self.id + identity + b"succession")
+                note = json.loads(self.unseal(key, NOTE, identity, 0, data[64:]))
+                text = "succession" + "".join(
+                    f" {step['pack']} {step['successor']} {','.join(map(str, step['kept']))}" for step in note["steps"])
+                check(note["seal"] in [mac(owner, text.encode()).hex() for owner in owners], "not the owner's")
+                for step in note["steps"]:
+                    found.setdefault(step["pack"], []).append((sum(step["kept"][1::2]), step["successor"]))
+            except FAULTS as fault:
+                print(f"bgbackup_reader: passed over {path}: {fault}", file=sys.stderr)
+        return found
+
+    def place(self, name):
+        """Where a pack is, or the one that took its place."""
+        path = self.root / "v1/packs" / name[:2] / name
+        others = [] if path.exists() else sorted(self.successors.get(name, []), reverse=True)
+        return path if path.exists() else next(filter(None, (self.place(other) for _, other in others)), None)
+
     @functools.lru_cache(64)
     def pack(self, identity):
         """(path, object key, frames: (offset, sealed length, plain length), blocks: (frame, start, length, id))"""
-        path = self.root / "v1/packs" / identity.hex()[:2] / identity.hex()
+        path = self.place(identity.hex())
+        check(path, f"pack {identity.hex()} is missing")
+        home = bytes.fromhex(path.name)
         with path.open("rb") as file:
             header, size = file.read(64), file.seek(0, 2)
             file.seek(size - 16)
@@ -138,19 +166,20 @@ class Repository:
             check((magic, zero) == (b"BGBTRLR1", 0) and length <= min(32 * MIB + 16, size - 80), "bad footer")
             file.seek(size - 16 - length)
             sealed = file.read(length)
-        trailer_key = hkdf(self.key("index"), identity, b"bgbackup v1 trailer" + self.id)
-        cursor = Cursor(self.unseal(trailer_key, PACK, identity, TRAILER, sealed))
+        trailer_key = hkdf(self.key("index"), home, b"bgbackup v1 trailer" + self.id)
+        cursor = Cursor(self.unseal(trailer_key, PACK, home, TRAILER, sealed))
         frames, blocks, offset, _ = [], [], 64, cursor.take(1)
         for frame in range(cursor.varint()):
             sealed_length, start = cursor.varint(), 0
             for _ in range(cursor.varint()):
-                blocks.append((frame, start, cursor.varint(), cursor.take(32)))
+                length = cursor.varint()
+                blocks.append((frame, start, length, cursor.take(32) if length else None))
                 start += blocks[-1][2]
             check(start <= MIB and sealed_length <= MIB + 16, "a frame is too large")
             frames.append((offset, sealed_length, start))
             offset += 16 + sealed_length
         check(cursor.at == len(cursor.data) and offset + len(sealed) + 16 == size, "the frames do not fill the pack")
-        return path, self.object_key(PACK, identity, header), frames, blocks
+        return path, self.object_key(PACK, home, header), frames, blocks
 
     @functools.lru_cache(8)
     def frame(self, identity, number):
@@ -161,7 +190,7 @@ class Repository:
             header, sealed = file.read(16), file.read(length)
         magic, ordinal, size, codec, planes, zero = struct.unpack("<4sIIBBH", header)
         check((magic, ordinal, size, zero) == (b"BGBF", number, length, 0) and codec < 2 > planes, "bad frame header")
-        data = self.unseal(key, PACK, identity, number, sealed, header)
+        data = self.unseal(key, PACK, bytes.fromhex(path.name), number, sealed, header)
         data = inflate(data, MIB) if codec else data
         check(len(data) == plain, "a frame of another length")
         quarter, joined = plain // 4, bytearray(data)

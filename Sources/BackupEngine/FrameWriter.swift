@@ -92,14 +92,14 @@ final class FrameWriter: Sendable {
             return clock - before
         }
         do {
-            let bytes = try await reader.read(read.frames, of: pack)
+            let frames = try await reader.read(read.frames, of: pack)
             outcome.busy.fetch += lap()
-            outcome.fetched = Int64(bytes.count)
+            outcome.fetched = Int64(frames.count)
             for number in read.frames {
                 let runs = pending.prefix { pack.holds($0.first, in: number) }
                 pending = pending.dropFirst(runs.count)
                 guard !runs.isEmpty else { continue }
-                let frame = try reader.open(number, of: pack, in: bytes, first: read.frames.lowerBound)
+                let frame = try reader.open(number, in: frames)
                 defer { reader.release(frame) }
                 let ranges = frame.ranges
                 var verified = frame.blocks.lowerBound

@@ -52,7 +52,7 @@ import Testing
 
     private func readAll(_ repository: Repository, _ pack: PackReader.OpenPack, _ number: Int) async throws {
         let bytes = try await repository.reader.read(number..<number + 1, of: pack)
-        let frame = try repository.reader.open(number, of: pack, in: bytes, first: number)
+        let frame = try repository.reader.open(number, in: bytes)
         defer { repository.reader.release(frame) }
         for (ordinal, range) in zip(frame.blocks, frame.ranges) { try repository.reader.verify(ordinal, range, of: frame) }
     }

@@ -67,7 +67,7 @@ import Testing
         let schedules = Self.count
         #expect(total.commits > schedules && total.freed > schedules / 4 && total.busy > schedules / 20)
         #expect(total.revived > schedules / 10 && total.held > schedules / 10 && total.givenUp > schedules / 20)
-        #expect(total.copied > schedules / 10)
+        #expect(total.copied > schedules / 10 && total.repacked > schedules / 10)
     }
 
     /// A guard that is taken away is missed.
@@ -89,5 +89,6 @@ extension PruneSchedule.Outcome {
         held += other.held
         givenUp += other.givenUp
         copied += other.copied
+        repacked += other.repacked
     }
 }

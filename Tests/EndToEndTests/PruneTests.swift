@@ -119,6 +119,67 @@ struct PruneTests {
         #expect(try stage.workspace.store.names("v1/notes/").isEmpty)
     }
 
+    // MARK: - Repacking
+
+    /// A volume of which three of four MiB were written anew, and the snapshot before that is forgotten.
+    private func partlyUsed() throws -> (stage: Stage, snapshot: String, volume: Volume) {
+        let stage = try Stage("repack")
+        let volume = try Volume(stage.workspace.path("partly"))
+        let matrix = "collections/c/0/segments/s/vector_storage/matrix.dat"
+        try volume.write(matrix, noise(4 << 20, seed: 6))
+        let first = try stage.workspace.backup(volume).id
+        try volume.write(matrix, noise(3 << 20, seed: 7))
+        let second = try stage.workspace.backup(volume).id
+        for snapshot in [first, stage.first] { try stage.forget(snapshot) }
+        return (stage, second, volume)
+    }
+
+    @Test func `What little is needed of a pack moves, and the rest comes free`() throws {
+        let (stage, snapshot, volume) = try partlyUsed()
+        let workspace = stage.workspace
+        _ = try stage.prune("--grace", "0")
+        #expect(try amount(stage.prune("--grace", "0"), "repacked").packs == 0, "16 MiB may lie unused anywhere")
+        let before = try workspace.storedBytes()
+        let dry = try workspace.expect(0, ["prune", "--grace", "0", "--max-unused", "0", "--dry-run"]).output
+        #expect(dry.contains("would be repacked into 1"), "\(dry)")
+        #expect(try workspace.storedBytes() == before)
+        let done = try stage.prune("--grace", "0", "--max-unused", "0")
+        #expect(try amount(done, "repacked").packs >= 1 && amount(done, "freed").bytes > 3 << 20)
+        #expect(try workspace.storedBytes() < before - (5 << 19))
+        try stage.expectWhole(stage.second)
+        try workspace.restore(snapshot, onto: "again")
+        try expectIdentical(volume.path, workspace.path("again"))
+        if Reader.python != nil {
+            let read = try Reader.run(workspace, snapshot, workspace.path("read"))
+            #expect(read.status == 0 && read.errors.isEmpty, "\(read.errors)")
+            try expectIdentical(volume.path, workspace.path("read"))
+        }
+        // The next backup finds what is there.
+        let next = try workspace.backup(volume)
+        #expect(try next.number("bytes_stored") < 100_000)
+        let copy = workspace.path("copy")
+        try workspace.expect(0, ["copy", "--all", "--to", copy])
+        var second = workspace
+        second.environment["BGBACKUP_REPOSITORY"] = copy
+        try second.restore(snapshot, onto: "from the copy")
+        try expectIdentical(volume.path, workspace.path("from the copy"))
+    }
+
+    @Test func `A pack that cannot be read is not repacked, and that ends with 17`() throws {
+        let (stage, _, _) = try partlyUsed()
+        _ = try stage.prune("--grace", "0")
+        let store = stage.workspace.store
+        for name in try store.names("v1/packs/") {
+            // In its last frames: those of the MiB that is still needed.
+            var bytes = try store.read(name)
+            bytes[bytes.count * 9 / 10] ^= 1
+            if bytes.count > 7 << 19 { try store.write(name, bytes) }
+        }
+        let text = try stage.workspace.expect(17, ["prune", "--grace", "0", "--max-unused", "0"]).output
+        #expect(text.contains("DAMAGE  not repacked: pack v1/packs/"), "\(text)")
+        for wrong in ["1.5", "-1", "10%"] { try stage.workspace.expect(64, ["prune", "--max-unused=\(wrong)"]) }
+    }
+
     // MARK: - What stops it
 
     @Test func `A damaged snapshot ends the run with 17, and nothing goes`() throws {

@@ -14,6 +14,19 @@ public struct Note<Body: Codable & Sendable>: Sendable {
     public let body: Body
     /// Nanoseconds since 1970, by the store's clock.
     public let modified: Int64
+
+    /// Throws `FormatError` for what is no note on the topic.
+    static func open(_ bytes: [UInt8], _ info: ObjectInfo, _ topic: NoteTopic, _ keys: KeyRing) throws -> Note {
+        guard let id = topic.id(info.name) else { throw FormatError("its name is none of a note") }
+        let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
+        let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
+            try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)
+        }
+        guard let body = try? JSONDecoder().decode(Body.self, from: plain) else {
+            throw FormatError("it says nothing that is known")
+        }
+        return Note(id: id, body: body, modified: info.modified)
+    }
 }
 
 /// What a note is about: lower-case letters, a folder of its own below `v1/notes/`.
@@ -28,6 +41,7 @@ public struct NoteTopic: Sendable, Hashable {
     static let prefix = "v1/notes/"
     var prefix: String { "\(Self.prefix)\(name)/" }
     func object(_ id: ObjectID) -> String { "\(prefix)\(id)" }
+    func id(_ object: String) -> ObjectID? { ObjectID(hex: object.dropFirst(prefix.count)) }
 }
 
 extension Repository {
@@ -96,16 +110,16 @@ extension Repository {
 
     /// What the notes on a topic are called, without reading them.
     public func noteIDs(_ topic: NoteTopic) async throws -> Set<ObjectID> {
-        Set(try await store.list(topic.prefix).compactMap { ObjectID(hex: $0.name.dropFirst(topic.prefix.count)) })
+        Set(try await store.list(topic.prefix).compactMap { topic.id($0.name) })
     }
 
     private func note<Body>(
         _ info: ObjectInfo, _ topic: NoteTopic, _ limit: Int, _ cache: ObjectCache?
     ) async throws -> Note<Body>? {
-        if let bytes = cache?.bytes(info), let note: Note<Body> = try? open(bytes, info, topic) { return note }
+        if let bytes = cache?.bytes(info), let note = try? Note<Body>.open(bytes, info, topic, keys) { return note }
         do {
             let bytes = try await store.get(info.name, .all, limit: limit).array
-            let note: Note<Body> = try open(bytes, info, topic)
+            let note = try Note<Body>.open(bytes, info, topic, keys)
             cache?.keep(bytes, of: info)
             return note
         } catch let error as StoreError where error.kind == .notFound {
@@ -115,21 +129,6 @@ extension Repository {
         } catch let error as FormatError {
             throw unreadable(info.name, error)
         }
-    }
-
-    /// Throws `FormatError` for what is none on this topic.
-    private func open<Body>(_ bytes: [UInt8], _ info: ObjectInfo, _ topic: NoteTopic) throws -> Note<Body> {
-        guard let id = ObjectID(hex: info.name.dropFirst(topic.prefix.count)) else {
-            throw FormatError("its name is none of a note")
-        }
-        let header = try ObjectHeader(parsing: bytes, expecting: .note, id)
-        let plain = try bytes[ObjectHeader.size...].withUnsafeBytes {
-            try keys.noteSealing(id, topic: topic.name, salt: header.keying).open($0, position: Sealing.body)
-        }
-        guard let body = try? JSONDecoder().decode(Body.self, from: plain) else {
-            throw FormatError("it says nothing that is known")
-        }
-        return Note(id: id, body: body, modified: info.modified)
     }
 
     private func unreadable(_ name: String, _ cause: any Error) -> BackupError {

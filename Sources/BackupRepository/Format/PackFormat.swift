@@ -12,6 +12,8 @@ public enum PackLimits {
     static let trailer = 32 << 20
     /// Blocks at which a writer ends a pack, to keep trailers small.
     static let blocks = 1 << 17
+    /// Blocks a reader accepts.
+    static let mostBlocks = 1 << 20
     /// Bytes a sealed payload may have: what does not compress is stored.
     static let sealedFrame = frame + Sealing.tagSize
 }
@@ -69,7 +71,13 @@ struct Coding: Sendable, Hashable {
 }
 
 /// A pack's table of contents.
+///
+/// A pack that took another one's place (`Repack`) has the same frames and the same ordinals. What it leaves out is
+/// *absent*: no bytes, and no id.
 struct PackTrailer: Sendable {
+    /// Stands for the id of an absent block; no keyed hash is it.
+    static let absent = (id: BlockID.zero, length: 0)
+
     struct Frame: Sendable {
         /// Bytes from the pack's start to the frame's header.
         let offset: Int
@@ -114,7 +122,7 @@ struct PackTrailer: Sendable {
             writer.varint(frame.blocks.count)
             for ordinal in frame.blocks {
                 writer.varint(Int(lengths[ordinal]))
-                writer.raw(ids[ordinal].bytes)
+                if holds(ordinal) { writer.raw(ids[ordinal].bytes) }
             }
         }
         return writer.bytes
@@ -124,24 +132,41 @@ struct PackTrailer: Sendable {
         var reader = ByteReader(bytes)
         guard let cohort = Cohort(rawValue: try reader.u8()) else { throw FormatError("its trailer has no known cohort") }
         self.cohort = cohort
-        for _ in 0..<(try reader.elementCount(of: 35)) {
+        for _ in 0..<(try reader.elementCount(of: 3)) {
             let sealed = try reader.varint(limit: PackLimits.sealedFrame)
-            let count = try reader.elementCount(of: 33)
-            guard sealed > Sealing.tagSize, count > 0 else { throw FormatError("its trailer has an empty frame") }
+            let count = try reader.elementCount(of: 1)
+            guard sealed >= Sealing.tagSize, count > 0 else { throw FormatError("its trailer has an empty frame") }
+            guard count <= PackLimits.mostBlocks - ids.count else { throw FormatError("its trailer has too many blocks") }
             var blocks: [(id: BlockID, length: Int)] = []
             blocks.reserveCapacity(count)
             var total = 0
             for _ in 0..<count {
                 let length = try reader.varint(limit: PackLimits.frame)
-                guard length > 0 else { throw FormatError("its trailer has a block of no bytes") }
-                blocks.append((BlockID(bytes: try reader.take(32)), length))
+                blocks.append(length == 0 ? Self.absent : (BlockID(bytes: try reader.take(32)), length))
                 total += length
             }
             guard total <= PackLimits.frame else { throw FormatError("its trailer has a frame that is too large") }
+            guard total == 0 || sealed > Sealing.tagSize else { throw FormatError("its trailer has blocks of no bytes") }
             add(sealedLength: sealed, blocks: blocks)
             guard end <= PackLimits.pack else { throw FormatError("its trailer describes a pack that is too large") }
         }
         try reader.expectEnd()
+    }
+
+    /// Whether the block is there, and not left out.
+    func holds(_ ordinal: Int) -> Bool { lengths.indices.contains(ordinal) && lengths[ordinal] > 0 }
+
+    /// The blocks that are there: first ordinal, count, first ordinal, count …
+    var heldRuns: [Int] {
+        var runs: [Int] = []
+        for ordinal in ids.indices where holds(ordinal) {
+            if let count = runs.last, runs[runs.count - 2] + count == ordinal {
+                runs[runs.count - 1] += 1
+            } else {
+                runs += [ordinal, 1]
+            }
+        }
+        return runs
     }
 
     /// The frame that holds a block, or nil when there is no such block.

@@ -45,6 +45,9 @@ public final class Check {
     private var names: [String: String] = [:]
     /// Packs that an index lists and the store has not, with the index.
     private var unstored: [ObjectID: String] = [:]
+    private var successions = Successions()
+    /// Packs that are to take the places of others, which are still there.
+    private var ready: Set<ObjectID> = []
 
     /// - Parameter readShare: 0 reads no frames, 1 all of them.
     public init(_ repository: Repository, readShare: Double, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
@@ -59,18 +62,19 @@ public final class Check {
         try await checkPacks()
         try await checkIndexes()
         try await checkSnapshots()
+        try await checkSuccessions()
         // A prune takes an index's word away first, but a run that was given up may have written one later:
         // backups look whether a pack is there before they rely on it.
         for (pack, index) in unstored.sorted(by: { $0.key < $1.key }) {
             // Stored after the packs were listed.
             if try await repository.store.info(FinishedPack.name(pack)) != nil { continue }
-            if used.contains(pack) {
+            if used.contains(pack), successions.of[pack] == nil {
                 damage(FinishedPack.name(pack), "it is missing and listed in \(index)")
             } else {
                 notice(index, "it lists \(FinishedPack.name(pack)), which is gone and no snapshot needs")
             }
         }
-        for pack in sizes.keys.sorted() where !used.contains(pack) && badPacks[pack] == nil {
+        for pack in sizes.keys.sorted() where !used.contains(pack) && !ready.contains(pack) && badPacks[pack] == nil {
             notice(FinishedPack.name(pack), "no snapshot uses it: space that a prune frees")
         }
         try await dropGone()
@@ -96,7 +100,7 @@ public final class Check {
             if let snapshot = finding.snapshot, let object = names[snapshot] {
                 if try await isGone(object) { continue }
             } else if let pack = ObjectID(hex: finding.object.suffix(32)), FinishedPack.name(pack) == finding.object {
-                if !used.contains(pack), try await isGone(finding.object) { continue }
+                if !used.contains(pack) || successions.of[pack] != nil, try await isGone(finding.object) { continue }
             } else if finding.object.hasPrefix(IndexObject.prefix), try await isGone(finding.object) {
                 continue
             }
@@ -121,6 +125,28 @@ public final class Check {
     }
 
     // MARK: - Packs
+
+    /// What took the place of a pack that a snapshot uses, and that is gone, is used.
+    private func checkSuccessions() async throws {
+        // A writer's key shows the notes, and not whose they are.
+        guard repository.keys.canRead else { return }
+        do { successions = try await Successions(repository) } catch let error as BackupError where error.code == .damaged {
+            return damage(Succession.topic.prefix, error.description)
+        }
+        for note in successions.forged {
+            notice(Succession.topic.object(note), "the owner did not make it: it does not count")
+        }
+        var next = Array(used)
+        while let pack = next.popLast() {
+            for successor in successions.of[pack] ?? [] {
+                if sizes[pack] != nil {
+                    ready.insert(successor.pack)
+                } else if used.insert(successor.pack).inserted {
+                    next.append(successor.pack)
+                }
+            }
+        }
+    }
 
     private func listPacks() async throws {
         for info in try await repository.store.list("v1/packs/") {
@@ -181,13 +207,10 @@ public final class Check {
             width: 4, on: repository.executor, from: { next.popFirst() },
             transform: { number in
                 do {
-                    let bytes = try await reader.read(number..<number + 1, of: pack)
-                    let frame = try reader.open(number, of: pack, in: bytes, first: number)
+                    let frame = try reader.open(number, in: try await reader.read(number..<number + 1, of: pack))
                     defer { reader.release(frame) }
                     WorkPulse.beat()
-                    for (ordinal, range) in zip(frame.blocks, frame.ranges) {
-                        try reader.verify(ordinal, range, of: frame)
-                    }
+                    for (ordinal, range) in frame.held { try reader.verify(ordinal, range, of: frame) }
                     return (number, nil)
                 } catch let error as BackupError where error.code == .damaged {
                     return (number, error.cause ?? error.message)
@@ -235,7 +258,10 @@ public final class Check {
         guard badPacks[pack.id] == nil else { return }
         let trailer: PackTrailer
         do {
-            trailer = try await repository.reader.pack(pack.id).trailer
+            let opened = try await repository.reader.pack(pack.id)
+            // Pruned meanwhile, and another one took its place.
+            guard opened.id == pack.id else { return unstored[pack.id] = index }
+            trailer = opened.trailer
         } catch let error as BackupError where error.code == .damaged {
             // Its trailer was read before: it was pruned meanwhile.
             guard try await repository.store.info(name) == nil else { throw error }
@@ -304,8 +330,9 @@ public final class Check {
                     switch run {
                     case .zero(let count): digest.addZero(count)
                     case .stored(let pack, let first, let count):
-                        self.use(pack, first: first, count: count, name, path: path)
-                        try digest.add(try await self.repository.reader.pack(pack), first: first, count: count, at: block)
+                        let opened = try await self.repository.reader.pack(pack)
+                        self.use(pack, first: first, count: count, name, path: path, in: opened.id)
+                        try digest.add(opened, first: first, count: count, at: block)
                     }
                     block += run.count
                 }
@@ -317,10 +344,13 @@ public final class Check {
     }
 
     /// Notes that a snapshot needs blocks, and what is known against them.
-    private func use(_ pack: ObjectID, first: Int, count: Int, _ name: SnapshotName, path: [UInt8]?) {
+    /// - Parameter place: the pack that has them, where that is another one
+    private func use(
+        _ pack: ObjectID, first: Int, count: Int, _ name: SnapshotName, path: [UInt8]?, in place: ObjectID? = nil
+    ) {
         current.insert(pack)
-        for frame in badFrames[pack] ?? [] where frame.blocks.overlaps(first..<first + count) {
-            damage(FinishedPack.name(pack), frame.problem, snapshot: name.id, path: path)
+        for frame in badFrames[place ?? pack] ?? [] where frame.blocks.overlaps(first..<first + count) {
+            damage(FinishedPack.name(place ?? pack), frame.problem, snapshot: name.id, path: path)
         }
     }
 

@@ -84,6 +84,8 @@ public struct LockExtension: Sendable {
         for prefix in ["v1/keys/", PairClosing.prefix, IndexObject.prefix] {
             for info in try await repository.store.list(prefix) { names[info.name] = most }
         }
+        let stored = try await repository.storedPacks()
+        let successions = try await Successions(repository)
         for name in try await repository.snapshotNames() {
             names[name.object] = most
             do {
@@ -91,8 +93,7 @@ public struct LockExtension: Sendable {
                 let until = min(most, end(snapshot) ?? most)
                 names[name.object] = until
                 for pack in try await repository.packs(of: snapshot) {
-                    let pack = FinishedPack.name(pack)
-                    names[pack] = max(until, names[pack] ?? until)
+                    for object in successions.objects(of: pack, stored) { names[object] = max(until, names[object] ?? until) }
                 }
             } catch let error as BackupError where error.code == .damaged {
                 problems.append("\(error)")

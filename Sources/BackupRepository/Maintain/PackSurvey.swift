@@ -71,10 +71,10 @@ struct PackSurvey {
     /// The frame's blocks, each that is what its id names; nil where the frame cannot be opened.
     private static func open(_ number: Int, of pack: PackReader.OpenPack, _ reader: PackReader) async throws -> [Int: [UInt8]]? {
         do {
-            let frame = try reader.open(number, of: pack, in: try await reader.read(number..<number + 1, of: pack), first: number)
+            let frame = try reader.open(number, in: try await reader.read(number..<number + 1, of: pack))
             defer { reader.release(frame) }
             var blocks: [Int: [UInt8]] = [:]
-            for (ordinal, range) in zip(frame.blocks, frame.ranges) {
+            for (ordinal, range) in frame.held {
                 try reader.verify(ordinal, range, of: frame)
                 blocks[ordinal] = Array(frame.buffer.bytes[range])
             }
@@ -214,7 +214,7 @@ extension PackReader {
         guard let number = pack.trailer.frame(holding: location.ordinal) else {
             throw BackupError(.damaged, "pack \(FinishedPack.name(pack.id)) has no block \(location.ordinal)")
         }
-        let frame = try open(number, of: pack, in: try await read(number..<number + 1, of: pack), first: number)
+        let frame = try open(number, in: try await read(number..<number + 1, of: pack))
         defer { release(frame) }
         let range = frame.ranges[location.ordinal - frame.blocks.lowerBound]
         try verify(location.ordinal, range, of: frame)

@@ -12,26 +12,34 @@ public final class Prune {
         /// that began before have so long to end.
         public var grace = 86_400.0
         public var dryRun = false
+        /// Share of what is stored for snapshots that may be unused, in packs of which they need a part. Where it is
+        /// more, packs are repacked. 1 and more: none.
+        public var maxUnused = 0.1
+        /// Share of a pack that has to be unused for it to be repacked: the rest is read and written for it.
+        var leastUnused = 0.3
         /// Leave packs that a backup under way, or to be resumed, may need. Not for safety.
         var sparesYoung = true
 
         public init() {}
     }
 
-    public enum Phase: String, Sendable { case mark, index, delete }
+    public enum Phase: String, Sendable { case mark, index, delete, repack }
 
     let repository: Repository
     let options: Options
-    private let progress: (_ phase: Phase, _ done: Int, _ total: Int) -> Void
-    private var plan = PrunePlan()
-    private var packs: [ObjectID: ObjectInfo] = [:]
-    private let references: ReferenceMark
+    let progress: (_ phase: Phase, _ done: Int, _ total: Int) -> Void
+    var plan = PrunePlan()
+    private(set) var packs: [ObjectID: ObjectInfo] = [:]
+    let references: ReferenceMark
     private var marked: Set<SnapshotName> = []
-    private var tombstones: Tombstones
+    private(set) var tombstones: Tombstones
+    /// Packs whose places others took, and the packs that any tombstone named when that was looked at.
+    private(set) var successions = Successions()
+    private(set) var named: Set<ObjectID> = []
     /// The store's clock when the run began.
-    private var now: Int64 = 0
+    private(set) var now: Int64 = 0
     /// Packs deleted between two looks at whether this run may go on.
-    private static let batch = 100
+    static let batch = 100
     /// Seconds that two of a store's clocks may be apart.
     private static let slack = 60.0
 
@@ -73,10 +81,20 @@ public final class Prune {
         progress: @escaping (Phase, Int, Int) -> Void, confirm: () async throws -> Void
     ) async throws -> PrunePlan {
         try await repository.withIntent(.prune, pause: pause) { intent in
-            try await Prune(repository, options, progress).execute(intent) {
+            func confirmBoth() async throws {
                 try await confirm()
                 try await intent.confirm()
             }
+            let first = try await Prune(repository, options, progress)
+            let plan = try await first.execute(intent, confirmBoth)
+            // Whole packs first: they come free at no cost, and repacking needs room.
+            let repack = first.repack
+            guard !repack.candidates.isEmpty else { return plan }
+            let done = try await repack.run(renewing: pause, confirmBoth) { progress(.repack, $0, $1) }
+            guard done.packs > 0 else { return plan.with(done) }
+            // What was repacked can be marked now.
+            let second = try await Prune(repository, options, progress)
+            return plan.followed(by: try await second.execute(intent, confirmBoth)).with(done)
         }
     }
 
@@ -92,9 +110,8 @@ public final class Prune {
         let (ripe, held) = split(unmarked: fresh, living)
         try await count(held)
         plan.free = amount(try await unlocked(ripe))
-        try await PruneIndex(repository, going: Set(ripe), references, now: now, progress: progress).count(
-            packs.keys, into: &plan)
-        return plan
+        try await index(Set(ripe)).count(packs.keys, into: &plan)
+        return plan.with(planned: repack)
     }
 
     private func execute(_ intent: Intent, _ confirm: () async throws -> Void) async throws -> PrunePlan {
@@ -115,8 +132,7 @@ public final class Prune {
         try await count(held)
         let going = try await unlocked(ripe)
         try await confirm()
-        try await PruneIndex(repository, going: Set(going), references, now: now, progress: progress).rewrite(
-            packs, into: &plan, confirm)
+        try await index(Set(going)).rewrite(packs, into: &plan, confirm)
         try await delete(going, confirm)
         try await tidy(intent, confirm)
         await repository.sweepIntentLocks(now: now)
@@ -147,13 +163,34 @@ public final class Prune {
     /// Lists packs, once, and the packs that snapshots need, of those not looked at before. A snapshot that cannot be
     /// read ends the run.
     private func mark() async throws {
+        // What took a pack's place before the tombstones that may name it, and these before the list that shows that it is
+        // there: a tombstone that comes later belongs to a prune that will see the note (docs/prune.md, "Repacking").
+        successions = try await Successions(repository)
+        named = try await DoomedPacks(repository).packs
         // Before the snapshots: a pack that is put later is not looked at.
         if packs.isEmpty { packs = try await repository.storedPacks() }
         try await refuseHidden()
-        var names = try await repository.snapshotNames().filter { !marked.contains($0) }[...]
-        let total = names.count
+        var unread = try await repository.snapshotNames().filter { !marked.contains($0) }
+        plan.snapshots += unread.count
+        do {
+            // What comes back as a copy while it is looked at is looked at again.
+            for _ in 0..<3 where !unread.isEmpty { unread = try await listed(try await mark(unread)) }
+            if let name = unread.first {
+                throw BackupError(.damaged, "snapshot \(name.object) is listed, and the store says that it is not there")
+            }
+            references.follow(successions)
+        } catch let error as BackupError where error.code == .damaged {
+            throw BackupError(
+                .damaged, "nothing is taken away while what a snapshot needs is not known: \(error)",
+                hint: "Run 'bgbackup check'. Once the snapshot is mended or forgotten, prune again.")
+        }
+    }
+
+    /// Reads snapshots.
+    /// - Returns: those that the store says it has not
+    private func mark(_ unread: [SnapshotName]) async throws -> Set<SnapshotName> {
+        var names = unread[...]
         var (done, absent) = (0, Set<SnapshotName>())
-        plan.snapshots += total
         let repository = repository
         var reading = OrderedMap<SnapshotName, (SnapshotName, Snapshot?)>(
             width: 8, on: repository.executor, from: { names.popFirst() },
@@ -174,15 +211,12 @@ public final class Prune {
                     absent.insert(name)
                 }
                 done += 1
-                progress(.mark, done, total)
+                progress(.mark, done, unread.count)
             }
-            try await requireForgotten(absent)
+            return absent
         } catch {
             await reading.abandon()
-            guard let error = error as? BackupError, error.code == .damaged else { throw error }
-            throw BackupError(
-                .damaged, "nothing is taken away while what a snapshot needs is not known: \(error)",
-                hint: "Run 'bgbackup check'. Once the snapshot is mended or forgotten, prune again.")
+            throw error
         }
     }
 
@@ -197,11 +231,11 @@ public final class Prune {
 
     /// That a store has no such object is believed where it is not listed any more either: something on the way may
     /// answer 404 for it.
-    private func requireForgotten(_ absent: Set<SnapshotName>) async throws {
+    /// - Returns: those that are listed all the same
+    private func listed(_ absent: Set<SnapshotName>) async throws -> [SnapshotName] {
         // Stores without conditions list for a while what is gone; one node writes to them.
-        guard !absent.isEmpty, repository.isShared else { return }
-        guard let listed = try await repository.snapshotNames().first(where: absent.contains) else { return }
-        throw BackupError(.damaged, "snapshot \(listed.object) is listed, and the store says that it is not there")
+        guard !absent.isEmpty, repository.isShared else { return [] }
+        return try await repository.snapshotNames().filter(absent.contains)
     }
 
     /// Packs that no snapshot needs and no tombstone names, old enough to be marked.
@@ -210,7 +244,7 @@ public final class Prune {
         let oldest = (living.filter(\.mayWrite).map(\.started).min() ?? .max) - Int64(Self.slack * 1e9)
         var fresh: [ObjectID] = []
         plan.young = .init()
-        for (id, info) in packs where !references.needs(id) && !known.contains(id) {
+        for (id, info) in packs where !needs(id) && !known.contains(id) {
             // Not for safety: a run that began before the tombstone holds it up anyway. But what is marked is stored
             // again by others, and a run that is under way, or resumed tomorrow, will need its packs.
             let age = Double(now - info.modified) / 1e9
@@ -231,7 +265,7 @@ public final class Prune {
 
     /// Marked packs that a snapshot needs after all, of those that are noted nowhere.
     private func revivedPacks(_ stone: Tombstones.Stone) -> Set<ObjectID> {
-        stone.dead.filter { references.needs($0) && packs[$0] != nil }
+        stone.dead.filter { needs($0) && packs[$0] != nil }
     }
 
     private func noteRevivals() async throws {
@@ -261,7 +295,7 @@ public final class Prune {
         var taken: Set<ObjectID> = []
         var runs: Set<String> = []
         func judge(_ dead: Set<ObjectID>, since: Int64, _ knows: (ListedIntent) -> Bool) {
-            let dead = dead.filter { packs[$0] != nil && !references.needs($0) && !taken.contains($0) }
+            let dead = dead.filter { packs[$0] != nil && !needs($0) && !taken.contains($0) }
             let end = since + Int64(options.grace * 1e9)
             let obstacles = living.filter { $0.mayWrite && !knows($0) }
             if end > now {
@@ -287,9 +321,9 @@ public final class Prune {
     private func count(_ held: Held) async throws {
         for (id, info) in packs {
             plan.stored.add(info.size)
-            if references.needs(id) { plan.needed.add(info.size) }
+            if needs(id) { plan.needed.add(info.size) }
         }
-        let absent = references.used.keys.filter { packs[$0] == nil }
+        let absent = references.used.keys.filter { packs[$0] == nil && !isSucceeded($0) }
         if !absent.isEmpty {
             // Backups that ended meanwhile put packs after the list.
             let there = try await repository.storedPacks()
@@ -301,7 +335,7 @@ public final class Prune {
         plan.waitingFor = held.runs
         plan.revived = amount(
             tombstones.stones.reduce(into: Set<ObjectID>()) { $0.formUnion($1.revived.union(revivedPacks($1))) }
-                .filter { references.needs($0) })
+                .filter { needs($0) })
     }
 
     private func amount(_ ids: some Sequence<ObjectID>) -> PrunePlan.Amount {
@@ -323,68 +357,8 @@ public final class Prune {
         return free
     }
 
-    private func noteLock(_ id: ObjectID, _ until: Int64?) {
+    func noteLock(_ id: ObjectID, _ until: Int64?) {
         if let info = packs[id] { plan.locked.add(info.size) }
         if let until { plan.lockedUntil = max(plan.lockedUntil ?? 0, until) }
-    }
-
-    // MARK: - Taking away
-
-    private func delete(_ going: [ObjectID], _ confirm: () async throws -> Void) async throws {
-        let store = repository.store
-        for start in stride(from: 0, to: going.count, by: Self.batch) {
-            try await confirm()
-            let batch = going[start..<min(start + Self.batch, going.count)]
-            do {
-                guard try await store.deletesTogether else {
-                    try await deleteEach(batch, confirm)
-                    progress(.delete, start + batch.count, going.count)
-                    continue
-                }
-                try await store.delete(all: batch.map { FinishedPack.name($0) })
-                for id in batch { plan.free.add(packs[id]?.size ?? 0) }
-            } catch let error as StoreError where error.kind == .locked {
-                try await deleteEach(batch, confirm)
-            }
-            progress(.delete, start + batch.count, going.count)
-        }
-    }
-
-    /// One at a time: where that takes minutes, the run's right to go on is looked at in between.
-    private func deleteEach(_ batch: ArraySlice<ObjectID>, _ confirm: () async throws -> Void) async throws {
-        let (store, ambient) = (repository.store, repository.ambient)
-        var confirmed = ambient.now()
-        for id in batch {
-            if abs(Double(ambient.now() - confirmed)) / 1e9 > Intent.renewal {
-                try await confirm()
-                confirmed = ambient.now()
-            }
-            do {
-                try await store.delete(FinishedPack.name(id))
-                plan.free.add(packs[id]?.size ?? 0)
-            } catch let error as StoreError where error.kind == .locked {
-                noteLock(id, try await store.info(FinishedPack.name(id))?.lockedUntil)
-            }
-        }
-    }
-
-    /// Takes notes back that say nothing any more: tombstones whose packs were all gone, or revived, before this run
-    /// took anything away. Only a run that is alone may: another one may act on them.
-    private func tidy(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
-        let done = tombstones.stones.filter { stone in stone.dead.allSatisfy { packs[$0] == nil } }
-        let gone = Set(done.map(\.id))
-        let left = tombstones.stones.map(\.id).filter { !gone.contains($0) }
-        let spent = tombstones.revivals.filter { !left.contains($0.tombstone) }
-        guard !done.isEmpty || !spent.isEmpty else { return }
-        let others = try await repository.intents().filter { $0.run != intent.run && $0.mayPrune }
-        guard others.isEmpty else { return }
-        for stone in done {
-            try await confirm()
-            try await repository.remove(note: stone.id, Tombstone.topic)
-        }
-        for revival in spent {
-            try await confirm()
-            try await repository.remove(note: revival.id, Revival.topic)
-        }
     }
 }

@@ -6,17 +6,18 @@ import ObjectStorage
 struct PruneIndex {
     private let repository: Repository
     private let going: Set<ObjectID>
-    private let references: ReferenceMark
+    /// The blocks that are needed of a pack that has to stay; nil for one that has not.
+    private let needed: (ObjectID) -> BlockSet?
     private let now: Int64
     private let progress: (Prune.Phase, Int, Int) -> Void
 
     /// - Parameter now: the store's clock
     init(
-        _ repository: Repository, going: Set<ObjectID>, _ references: ReferenceMark, now: Int64,
-        progress: @escaping (Prune.Phase, Int, Int) -> Void
+        _ repository: Repository, going: Set<ObjectID>, now: Int64, progress: @escaping (Prune.Phase, Int, Int) -> Void,
+        needed: @escaping (ObjectID) -> BlockSet?
     ) {
         (self.repository, self.going, self.now, self.progress) = (repository, going, now, progress)
-        self.references = references
+        self.needed = needed
     }
 
     /// What `rewrite` would do.
@@ -69,10 +70,10 @@ struct PruneIndex {
     /// Counts what of the packs that stay no snapshot needs, each pack once.
     private func weigh(_ object: IndexObject, _ unlisted: inout Set<ObjectID>, _ plan: inout PrunePlan) {
         for pack in object.packs where unlisted.remove(pack.id) != nil {
-            guard let used = references.used[pack.id] else { continue }
-            let unused = used.unusedBytes(of: pack.trailer)
+            guard let needed = needed(pack.id) else { continue }
+            let unused = needed.unusedBytes(of: pack.trailer)
             guard unused > 0 else { continue }
-            plan.partlyUsed += 1
+            plan.partly.append(PrunePlan.PartlyUsed(id: pack.id, size: pack.size, unused: unused))
             plan.wasted += unused
         }
     }

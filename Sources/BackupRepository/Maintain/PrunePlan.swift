@@ -37,7 +37,20 @@ public struct PrunePlan: Sendable {
     /// Packs that no readable index lists, of all.
     public var unindexed = 0
     /// Packs of which snapshots need a part.
-    public var partlyUsed = 0
+    public var partlyUsed: Int { partly.count }
+    struct PartlyUsed: Sendable {
+        let id: ObjectID
+        /// Bytes of the pack.
+        let size: Int
+        /// Bytes of it that no snapshot needs.
+        let unused: Int64
+    }
+    var partly: [PartlyUsed] = []
+    /// Those of them that were repacked, or would be: their bytes, and the bytes that take their place.
+    public var repacked = Amount()
+    public var repackedInto: Int64 = 0
+    /// Packs that were to be repacked and cannot be read: damage.
+    public var unreadable: [String] = []
     /// Bytes in them that no snapshot needs, and that only rewriting them would free.
     public var wasted: Int64 = 0
     /// Packs that snapshots need and that are not there: damage that a prune does not touch.
@@ -52,4 +65,33 @@ public struct PrunePlan: Sendable {
     public var givenUp: [String] = []
 
     public var snapshots = 0
+
+    /// This run's plan, and that of the one after it, which begins where this one ended.
+    func followed(by next: PrunePlan) -> PrunePlan {
+        var plan = next
+        plan.free.packs += free.packs
+        plan.free.bytes += free.bytes
+        plan.givenUp = givenUp + next.givenUp
+        plan.indexesRewritten += indexesRewritten
+        plan.indexesRemoved += indexesRemoved
+        plan.indexesLocked = max(indexesLocked, next.indexesLocked)
+        return plan
+    }
+
+    func with(_ done: Repack.Done) -> PrunePlan {
+        var plan = self
+        plan.repacked = Amount(packs: done.packs, bytes: done.bytes)
+        plan.repackedInto = done.into
+        plan.unreadable = done.unreadable
+        return plan
+    }
+
+    func with(planned repack: Repack) -> PrunePlan {
+        var plan = self
+        for pack in repack.candidates {
+            plan.repacked.add(pack.size)
+            plan.repackedInto += Int64(pack.size) - pack.unused
+        }
+        return plan
+    }
 }

@@ -2,13 +2,13 @@ import BackupBase
 import ObjectStorage
 
 /// Blocks of one pack, by their ordinals.
-struct BlockSet {
+struct BlockSet: Sendable, Equatable {
     private var words: [UInt64] = []
     /// There was no room to tell which.
     private var isWhole = false
 
     /// No trailer has room for more: what a manifest says beyond is damage, and no reason for more memory.
-    private static let most = 1 << 20
+    private static let most = PackLimits.mostBlocks
 
     /// - Parameter room: words that the set may grow by
     /// - Returns: those that it grew by
@@ -29,6 +29,32 @@ struct BlockSet {
             let mask = width == 64 ? UInt64.max : ((1 << UInt64(width)) - 1) << UInt64(next & 63)
             words[next >> 6] |= mask
             next += width
+        }
+        return more
+    }
+
+    var count: Int { isWhole ? Self.most : words.reduce(0) { $0 + $1.nonzeroBitCount } }
+
+    /// Whether the other has all of these: what is not known may be any.
+    func isSubset(of other: BlockSet) -> Bool {
+        if other.isWhole { return true }
+        guard !isWhole else { return false }
+        return words.indices.allSatisfy { words[$0] & ~($0 < other.words.count ? other.words[$0] : 0) == 0 }
+    }
+
+    /// Adds those that both of two others have.
+    /// - Returns: words that it grew by, or 0 where nothing was new
+    mutating func formUnion(_ one: BlockSet, and two: BlockSet) -> Int {
+        guard !isWhole else { return 0 }
+        guard !one.isWhole || !two.isWhole else {
+            defer { (isWhole, words) = (true, []) }
+            return -words.count
+        }
+        let (short, long) = one.isWhole || !two.isWhole && one.words.count > two.words.count ? (two, one) : (one, two)
+        let more = max(short.words.count - words.count, 0)
+        if more > 0 { words += [UInt64](repeating: 0, count: more) }
+        for (index, word) in short.words.enumerated() {
+            words[index] |= long.isWhole ? word : word & long.words[index]
         }
         return more
     }
@@ -71,6 +97,23 @@ final class ReferenceMark {
     init(_ repository: Repository) { self.repository = repository }
 
     func needs(_ pack: ObjectID) -> Bool { used[pack] != nil }
+
+    /// What is needed of a pack is needed of those that took its place as well, and of those that took theirs.
+    func follow(_ successions: Successions) {
+        var next = successions.of.keys.filter { used[$0] != nil }
+        // Each step adds blocks, or is the last of its kind: there is no going round in circles.
+        while let pack = next.popLast() {
+            guard let needed = used[pack] else { continue }
+            for successor in successions.of[pack] ?? [] {
+                let before = used[successor.pack]
+                var after = before ?? BlockSet()
+                room -= after.formUnion(needed, and: successor.kept)
+                guard after != before, after.count > 0 else { continue }
+                used[successor.pack] = after
+                if successions.of[successor.pack] != nil { next.append(successor.pack) }
+            }
+        }
+    }
 
     /// Throws `.damaged` for what cannot be read: then nothing is known.
     func add(_ snapshot: Snapshot) async throws {

@@ -30,6 +30,7 @@ extension Repository {
             guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id), !damaged.contains(id) else { continue }
             do {
                 let pack = try await reader.pack(id)
+                guard pack.id == id else { continue }
                 object.packs.append(IndexObject.Pack(id: id, size: pack.size, trailer: pack.trailer))
                 blocks += pack.trailer.ids.count
                 report.packs += 1

@@ -26,15 +26,17 @@ public final class Replication {
 
     let source: Repository
     let place: any ObjectStore
-    private let dryRun: Bool
+    let dryRun: Bool
     private let progress: (Report) -> Void
     private var report = Report()
     private var target: Repository?
     /// Packs that are at the target, with their sizes, and those that an index there lists.
-    private var there: [ObjectID: Int] = [:]
+    private(set) var there: [ObjectID: Int] = [:]
     private var listed: Set<ObjectID> = []
     private var unlisted = IndexObject()
-    private var sizes: [ObjectID: Int] = [:]
+    private(set) var sizes: [ObjectID: Int] = [:]
+    /// Of the source, once a pack is met that is gone there.
+    var successions: Successions?
     /// Keeps prunes of the place away from what is there; nil for a dry run.
     private var intent: Intent?
     /// Packs of the place that a prune is about to take away.
@@ -71,7 +73,10 @@ public final class Replication {
         if let target { listed = try await target.listedPacks().packs }
         let present = Set(try await place.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) })
         // Who cannot read a manifest cannot know what it needs: everything goes first.
-        if !source.keys.canRead { try await copy(packs: Set(sizes.keys)) }
+        if !source.keys.canRead {
+            try await copy(packs: Set(sizes.keys))
+            try await copy(successions: try await source.noteIDs(Succession.topic))
+        }
         for name in names ?? all {
             if present.contains(name) {
                 report.present += 1
@@ -157,7 +162,11 @@ public final class Replication {
     // MARK: - Copying
 
     private func copy(_ name: SnapshotName) async throws {
-        if source.keys.canRead { try await copy(packs: source.packs(of: source.snapshot(name))) }
+        if source.keys.canRead {
+            let (packs, notes) = try await standIns(for: source.packs(of: source.snapshot(name)))
+            try await copy(packs: packs)
+            try await copy(successions: notes)
+        }
         let bytes = try await source.store.get(name.object, .all, limit: Snapshot.bodyLimit).array
         _ = try Self.checked(bytes, name)
         if !dryRun { try await commit(name, AlignedBuffer(copying: bytes)) }
@@ -197,7 +206,7 @@ public final class Replication {
         }
         var missing: [ObjectID] = []
         for id in packs.sorted() {
-            guard let size = sizes[id] else {
+            guard let size = sizes[id] ?? there[id] else {
                 throw BackupError(.damaged, "pack \(FinishedPack.name(id)) is missing", hint: PackReader.hint)
             }
             guard there[id] == size else {
@@ -205,7 +214,8 @@ public final class Replication {
                 continue
             }
             report.packsPresent += 1
-            if !listed.contains(id) { list(id, size, try await source.reader.pack(id).trailer) }
+            let reader = sizes[id] == nil ? target?.reader : source.reader
+            if !listed.contains(id), let pack = try await reader?.pack(id), pack.id == id { list(id, size, pack.trailer) }
         }
         if dryRun {
             for id in missing { note(id, sizes[id]!) }
@@ -253,7 +263,7 @@ public final class Replication {
         unlisted = IndexObject()
     }
 
-    private func put(_ name: String, _ content: AlignedBuffer) async throws { try await Self.put(name, content, place) }
+    func put(_ name: String, _ content: AlignedBuffer) async throws { try await Self.put(name, content, place) }
 
     /// What has the name and another size is not what was sent, and is not
     /// replaced: objects are written once.

@@ -115,7 +115,7 @@ public final class BlockIndex {
             for pack in object.packs {
                 let number = UInt32(packs.count)
                 packs.append(pack.id)
-                for (ordinal, block) in pack.trailer.ids.enumerated() {
+                for (ordinal, block) in pack.trailer.ids.enumerated() where pack.trailer.holds(ordinal) {
                     records.append(IndexRun.Record(id: block, pack: number, ordinal: UInt32(ordinal)))
                 }
             }

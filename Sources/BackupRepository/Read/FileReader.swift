@@ -45,8 +45,7 @@ extension Repository {
         var frames = OrderedMap<(frame: Int, ordinals: Range<Int>), (PackReader.Frame, Range<Int>)>(
             width: 4, on: executor, from: { pieces.popFirst() },
             transform: { piece in
-                let bytes = try await reader.read(piece.frame..<piece.frame + 1, of: pack)
-                let frame = try reader.open(piece.frame, of: pack, in: bytes, first: piece.frame)
+                let frame = try reader.open(piece.frame, in: try await reader.read(piece.frame..<piece.frame + 1, of: pack))
                 let ranges = frame.ranges
                 for ordinal in piece.ordinals {
                     try reader.verify(ordinal, ranges[ordinal - frame.blocks.lowerBound], of: frame)

@@ -7,6 +7,7 @@ public final class PackReader: Sendable {
     private let store: any ObjectStore
     private let keys: KeyRing
     private let hasher: BlockHasher
+    let successors: Successors
     let buffers: BufferPool
     private let cache = Locked(Cache())
 
@@ -41,18 +42,39 @@ public final class PackReader: Sendable {
         self.store = store
         self.keys = keys
         hasher = keys.blockHasher
+        successors = Successors(store, keys)
         buffers = BufferPool(size: PackLimits.frame, keep: 16)
     }
 
     // MARK: - Trailers
 
-    /// The pack's trailer. Throws `.damaged` and names the pack.
+    /// The pack's trailer, or that of the pack that took its place: frames and ordinals are the same.
+    /// Throws `.damaged` and names the pack.
     public func pack(_ id: ObjectID) async throws -> OpenPack {
         if let pack = cached(id) { return pack }
-        let name = FinishedPack.name(id)
-        let pack = try await named(name) { try await self.load(id, name) }
-        remember(pack)
+        let pack = try await find(id)
+        remember(pack, as: id)
         return pack
+    }
+
+    private func find(_ id: ObjectID) async throws -> OpenPack {
+        let name = FinishedPack.name(id)
+        do {
+            return try await load(id, name)
+        } catch let error as FormatError {
+            throw damaged(name, error)
+        } catch let error as StoreError where error.kind == .notFound {
+            for successor in try await successors.of(id) {
+                do { return try await load(successor, FinishedPack.name(successor)) } catch let error as StoreError
+                    where error.kind == .notFound
+                {
+                    continue
+                } catch let error as FormatError {
+                    throw damaged(FinishedPack.name(successor), error)
+                }
+            }
+            throw missing(name)
+        }
     }
 
     private func load(_ id: ObjectID, _ name: String) async throws -> OpenPack {
@@ -103,10 +125,11 @@ public final class PackReader: Sendable {
         }
     }
 
-    private func remember(_ pack: OpenPack) {
+    private func remember(_ pack: OpenPack, as id: ObjectID) {
         cache.withLock { cache in
             cache.clock += 1
-            if cache.packs.updateValue((pack, cache.clock), forKey: pack.id) == nil { cache.bytes += pack.cost }
+            if let old = cache.packs.updateValue((pack, cache.clock), forKey: id) { cache.bytes -= old.pack.cost }
+            cache.bytes += pack.cost
             while cache.bytes > Cache.limit, cache.packs.count > 1,
                 let oldest = cache.packs.min(by: { $0.value.used < $1.value.used })
             {
@@ -131,7 +154,10 @@ public final class PackReader: Sendable {
         /// Ordinals of its blocks.
         public var blocks: Range<Int> { pack.trailer.frames[number].blocks }
 
-        /// Bytes of each block within the buffer, in order of `blocks`.
+        /// The blocks that it has, each with its bytes within the buffer.
+        var held: [(ordinal: Int, range: Range<Int>)] { zip(blocks, ranges).filter { !$1.isEmpty }.map { ($0, $1) } }
+
+        /// Bytes of each block within the buffer, in order of `blocks`; none of one that was left out.
         public var ranges: [Range<Int>] {
             var end = 0
             return blocks.map { ordinal in
@@ -141,19 +167,46 @@ public final class PackReader: Sendable {
         }
     }
 
+    /// Consecutive frames as they are stored.
+    public struct SealedFrames: Sendable {
+        /// What they are of: where the pack that was asked for is gone, the one that took its place.
+        let pack: OpenPack
+        let first: Int
+        let bytes: ObjectBytes
+        public var count: Int { bytes.count }
+    }
+
     /// Reads consecutive frames of a pack with one request, and sees to it that
     /// the pack can be opened.
-    public func read(_ frames: Range<Int>, of pack: OpenPack) async throws -> ObjectBytes {
-        let name = FinishedPack.name(pack.id)
+    public func read(_ frames: Range<Int>, of pack: OpenPack) async throws -> SealedFrames {
         guard keys.canRead else { throw KeyRing.writeOnly }
-        return try await named(name) {
-            if frames.lowerBound == 0, pack.sealing.known == nil, pack.sealing.begin() {
-                return try await readWithHeader(frames, of: pack, name)
+        var pack = pack
+        for _ in 0..<Successors.mostSteps {
+            do {
+                return SealedFrames(pack: pack, first: frames.lowerBound, bytes: try await fetch(frames, of: pack))
+            } catch let error as FormatError {
+                throw damaged(FinishedPack.name(pack.id), error)
+            } catch let error as StoreError where error.kind == .notFound {
+                // It was there when it was opened: a prune has put another one in its place.
+                let successor = try await find(pack.id)
+                guard successor.id != pack.id, successor.trailer.frames.count == pack.trailer.frames.count else {
+                    throw missing(FinishedPack.name(pack.id))
+                }
+                remember(successor, as: pack.id)
+                pack = successor
             }
-            let bytes = try await read(frames, of: pack, name, from: pack.trailer.frames[frames.lowerBound].offset)
-            if await pack.sealing.arrived() == nil { try await readHeader(of: pack, name) }
-            return bytes
         }
+        throw missing(FinishedPack.name(pack.id))
+    }
+
+    private func fetch(_ frames: Range<Int>, of pack: OpenPack) async throws -> ObjectBytes {
+        let name = FinishedPack.name(pack.id)
+        if frames.lowerBound == 0, pack.sealing.known == nil, pack.sealing.begin() {
+            return try await readWithHeader(frames, of: pack, name)
+        }
+        let bytes = try await read(frames, of: pack, name, from: pack.trailer.frames[frames.lowerBound].offset)
+        if await pack.sealing.arrived() == nil { try await readHeader(of: pack, name) }
+        return bytes
     }
 
     private func read(_ frames: Range<Int>, of pack: OpenPack, _ name: String, from start: Int) async throws -> ObjectBytes {
@@ -185,11 +238,11 @@ public final class PackReader: Sendable {
     }
 
     /// Opens one of the frames that `read` returned.
-    /// - Parameter first: the first frame of `bytes`.
-    public func open(_ number: Int, of pack: OpenPack, in bytes: ObjectBytes, first: Int) throws -> Frame {
+    public func open(_ number: Int, in frames: SealedFrames) throws -> Frame {
         let buffer = buffers.take()
+        let pack = frames.pack
         do {
-            try open(number, of: pack, in: bytes, first: first, into: buffer)
+            try open(number, of: pack, in: frames.bytes, first: frames.first, into: buffer)
         } catch let error as FormatError {
             buffers.give(buffer)
             throw damaged(FinishedPack.name(pack.id), FormatError("frame \(number): \(error)"))
@@ -242,8 +295,7 @@ public final class PackReader: Sendable {
         if let recent = recent(pack.id, number) {
             frame = Frame(pack: pack, number: number, buffer: recent)
         } else {
-            let bytes = try await read(number..<number + 1, of: pack)
-            frame = try open(number, of: pack, in: bytes, first: number)
+            frame = try open(number, in: try await read(number..<number + 1, of: pack))
             remember(frame)
         }
         let range = frame.ranges[location.ordinal - frame.blocks.lowerBound]
@@ -271,8 +323,12 @@ public final class PackReader: Sendable {
         } catch let error as FormatError {
             throw damaged(name, error)
         } catch let error as StoreError where error.kind == .notFound {
-            throw BackupError(.damaged, "pack \(name) is missing", hint: Self.hint)
+            throw missing(name)
         }
+    }
+
+    private func missing(_ name: String) -> BackupError {
+        BackupError(.damaged, "pack \(name) is missing", hint: Self.hint)
     }
 
     private func damaged(_ name: String, _ error: FormatError) -> BackupError {

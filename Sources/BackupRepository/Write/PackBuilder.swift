@@ -25,6 +25,12 @@ struct PackBuilder {
 
     var isFull: Bool { buffer.count >= PackLimits.target || trailer.ids.count >= PackLimits.blocks }
 
+    /// Whether the buffer holds one more frame and what follows the last one.
+    func hasRoom(for frame: CodedFrame) -> Bool {
+        let tail = (trailer.ids.count + frame.blocks.count) * 36 + (trailer.frames.count + 1) * 8 + (64 << 10)
+        return buffer.count + FrameHeader.size + frame.payload.count + Sealing.tagSize + tail <= buffer.capacity
+    }
+
     /// Seals one frame at the end of the pack.
     mutating func add(_ frame: CodedFrame) throws {
         let length = frame.payload.count + Sealing.tagSize

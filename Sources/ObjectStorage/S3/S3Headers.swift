@@ -48,12 +48,17 @@ struct S3Headers: Sendable {
             headers.append(("x-amz-server-side-encryption", "aws:kms"))
             if let key { headers.append(("x-amz-server-side-encryption-aws-kms-key-id", key)) }
         }
-        // Scratch is never locked: leases change, and leftovers must be able to go. Nor are notes: holds are released.
-        if name.hasPrefix("v1/"), !name.hasPrefix("v1/notes/"), let mode = place.lockMode {
+        if Self.isLocked(name), let mode = place.lockMode {
             headers.append(("x-amz-object-lock-mode", mode.rawValue.uppercased()))
             headers.append(("x-amz-object-lock-retain-until-date", formatTime(now + place.lockFor)))
         }
         return headers
+    }
+
+    /// Scratch is never locked: leases change, and leftovers must be able to go. Nor are notes: holds are released. But
+    /// without those that tell what took a pack's place snapshots would not restore.
+    private static func isLocked(_ name: String) -> Bool {
+        name.hasPrefix("v1/") && !name.hasPrefix("v1/notes/") || name.hasPrefix("v1/notes/succession/")
     }
 
     private static func key(in file: String) throws -> [UInt8] {

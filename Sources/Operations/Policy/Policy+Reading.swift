@@ -23,7 +23,11 @@ extension Policy {
         immutability = spec["immutability"].map {
             Immutability(mode: $0["mode"]?.text ?? "", lockFor: $0["lockFor"]?.amount ?? 0)
         }
-        prune = spec["prune"].map { Prune(onCalendar: $0["onCalendar"]?.text ?? "", grace: $0["grace"]?.amount ?? 86_400) }
+        prune = spec["prune"].map {
+            Prune(
+                onCalendar: $0["onCalendar"]?.text ?? "", grace: $0["grace"]?.amount ?? 86_400,
+                maxUnused: $0["maxUnused"]?.amount ?? 0.1)
+        }
         check = spec["check"].map { Check(onCalendar: $0["onCalendar"]?.text ?? "", readData: $0["readData"]?.amount) }
         drill = spec["drill"].map { Drill($0) }
         copies = (spec["copies"]?.elements ?? []).map {

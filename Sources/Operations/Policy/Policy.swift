@@ -80,6 +80,7 @@ public struct Policy: Sendable, Codable, Equatable {
     public struct Prune: Sendable, Codable, Equatable {
         public var onCalendar: String
         public var grace: Double
+        public var maxUnused: Double
     }
 
     public struct Check: Sendable, Codable, Equatable {

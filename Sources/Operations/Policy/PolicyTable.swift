@@ -151,6 +151,9 @@ extension PolicyKey {
     private static let prune = [
         PolicyKey("onCalendar", .calendar, "When.", required: true),
         PolicyKey("grace", .duration(3600...year), "Between marking an object as unused and deleting it.", fallback: "24h"),
+        PolicyKey(
+            "maxUnused", .ratio, "Share of what is needed that may lie unused in partly used packs; beyond, they are repacked.",
+            fallback: "0.1"),
     ]
 
     private static let check = [

@@ -11,9 +11,12 @@ struct PruneCommand: AsyncParsableCommand {
         discussion: """
             Runs beside backups, restores and other commands, on any host with the password. What no snapshot needs is \
             marked first, and taken away by a later run, once the grace is over and every backup that began before has \
-            ended: restores that are under way have that long to end. Killed at any time it wastes space only; the next \
-            run goes on. With --policy, snapshots that the policy keeps no longer are forgotten first. A snapshot that cannot be read ends the run, and nothing is taken away. Exit status 11: another \
-            prune is at work; 13: object locks keep everything that could have gone; 17: a snapshot is damaged.
+            ended: restores that are under way have that long to end. Packs of which snapshots need a part stay whole, until \
+            too much lies unused in them: then what is needed of the worst of them is put into packs that take their \
+            places. Killed at any time it wastes space only; the next run goes on. With --policy, snapshots that the \
+            policy keeps no longer are forgotten first. A snapshot that cannot be read ends the run, and nothing is taken \
+            away. Exit status 11: another prune is at work; 13: object locks keep everything that could have gone; 17: a \
+            snapshot is damaged, or a pack that was to be repacked.
             """)
 
     @OptionGroup var global: GlobalOptions
@@ -22,7 +25,17 @@ struct PruneCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "Time between marking and taking away: 24h, 90m, 7d, 0. No restore may take longer.", valueName: "duration"))
     var grace: String?
+    @Option(
+        help: ArgumentHelp(
+            "Share of what is needed that may lie unused in partly used packs: 0.1, 0; 1 repacks nothing.", valueName: "share"))
+    var maxUnused: Double?
     @OptionGroup var policy: PolicyOption
+
+    func validate() throws {
+        if let maxUnused, !(maxUnused >= 0 && maxUnused <= 1) {
+            throw ValidationError("--max-unused is a share from 0 to 1, for example 0.1.")
+        }
+    }
 
     struct Amount: Encodable {
         let packs: Int
@@ -51,6 +64,9 @@ struct PruneCommand: AsyncParsableCommand {
         let packs_missing: Int
         let packs_partly_used: Int
         let bytes_wasted: Int64
+        let repacked: Amount
+        let repacked_into_bytes: Int64
+        let repack_unreadable: [String]
         let indexes_rewritten: Int
         let indexes_removed: Int
         let indexes_locked: Int
@@ -72,6 +88,7 @@ struct PruneCommand: AsyncParsableCommand {
             if try global.isPaused(plan) { return }
             try global.take(plan)
         }
+        options.maxUnused = maxUnused ?? plan?.policy.prune?.maxUnused ?? options.maxUnused
         job.begin(plan, global)
         let repository = try await Session(options: global).open()
         var locks: ExitCode?
@@ -85,6 +102,8 @@ struct PruneCommand: AsyncParsableCommand {
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(freed, monotonicSeconds() - clock)
         job.note(freed)
+        // What came free is free; what cannot be read is to be looked at.
+        guard freed.unreadable.isEmpty else { throw ExitCode(BackupError.Code.damaged.exitStatus) }
         if let locks { throw locks }
     }
 
@@ -131,6 +150,7 @@ struct PruneCommand: AsyncParsableCommand {
         case .mark: "reading snapshots"
         case .index: "index objects"
         case .delete: "taking packs away"
+        case .repack: "packs repacked"
         }
     }
 
@@ -164,6 +184,12 @@ struct PruneCommand: AsyncParsableCommand {
                 "\(formatBytes(plan.wasted)) in \(plan.partlyUsed) pack\(plan.partlyUsed == 1 ? "" : "s") needed in part stay with them"
             )
         }
+        if plan.repacked.packs > 0 {
+            Output.line(
+                "\(Self.text(plan.repacked)) \(dry.dryRun ? "would be " : "")repacked into \(formatBytes(plan.repackedInto)): "
+                    + "the rest can be freed after the grace")
+        }
+        for pack in plan.unreadable { Output.line("DAMAGE  not repacked: \(pack); run 'bgbackup check --read-data'") }
         for run in plan.givenUp { Output.line("given up for dead: \(run)") }
         if plan.unindexed > 0, global.verbose { Output.line("\(plan.unindexed) packs are in no index") }
         if plan.missing > 0 {
@@ -183,7 +209,8 @@ struct PruneCommand: AsyncParsableCommand {
             runs: plan.waitingFor, young: Amount(plan.young), locked: Amount(plan.locked),
             locked_until: Nullable(plan.lockedUntil.map { formatTime($0) }), revived: Amount(plan.revived),
             packs_unindexed: plan.unindexed, packs_missing: plan.missing,
-            packs_partly_used: plan.partlyUsed, bytes_wasted: plan.wasted, indexes_rewritten: plan.indexesRewritten,
+            packs_partly_used: plan.partlyUsed, bytes_wasted: plan.wasted, repacked: Amount(plan.repacked),
+            repacked_into_bytes: plan.repackedInto, repack_unreadable: plan.unreadable, indexes_rewritten: plan.indexesRewritten,
             indexes_removed: plan.indexesRemoved, indexes_locked: plan.indexesLocked, runs_given_up: plan.givenUp,
             duration_seconds: rounded(seconds))
     }

@@ -31,11 +31,14 @@ struct PruneSchedule: Sendable {
         var held = 0
         var givenUp = 0
         var copied = 0
+        var repacked = 0
     }
 
     let seed: Int
     var sabotage: Sabotage?
     var trace = false
+    /// In one schedule of three prunes meet prunes: they take everything at once, and repack what they can.
+    private var isAboutRepacks: Bool { seed % 3 == 0 }
 
     private final class World: Sendable {
         let schedule: PruneSchedule
@@ -91,7 +94,9 @@ struct PruneSchedule: Sendable {
         add { await forgetter($0, $1, world) }
         if random.number(0...2) == 0 { add { await reader($0, $1, world) } }
         // A writer mostly: it relies for long on what it saw once.
-        if random.number(0...2) > 0 { world.stage.slow(random.number(0...3) > 0 ? random.number(0...writers - 1) : writers) }
+        if random.number(0...2) > 0 {
+            world.stage.slow(random.number(0...3) > 0 && !isAboutRepacks ? random.number(0...writers - 1) : writers)
+        }
         let ended = world.stage.play(&random, trace: trace)
         if ended != agents { world.wrong("\(agents - ended) of \(agents) actors wait for what never comes") }
         settle(world, &random)
@@ -189,12 +194,14 @@ struct PruneSchedule: Sendable {
             case .marksOnce: MemoryStore.Distortion(frozen: SnapshotName.prefix)
             default: nil
             }
-        for number in 0..<random.number(2...3) {
+        for number in 0..<random.number(2...(isAboutRepacks ? 5 : 3)) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, distortion)
             var options = Prune.Options()
             options.grace = [0, 0, 30, 1200].randomElement(using: &random)!
-            options.sparesYoung = random.number(0...2) == 0
+            options.sparesYoung = random.number(0...2) == 0 && !isAboutRepacks
+            options.maxUnused = random.number(0...3) == 0 && !isAboutRepacks ? 1 : 0
+            options.leastUnused = 0
             do {
                 let plan = try await Prune.run(repository, options, renewing: nil, progress: { _, _, _ in }, confirm: {})
                 world.outcome.withLock {
@@ -202,6 +209,7 @@ struct PruneSchedule: Sendable {
                     $0.revived += plan.revived.packs
                     $0.held += plan.held.packs
                     $0.givenUp += plan.givenUp.count
+                    $0.repacked += plan.repacked.packs
                 }
             } catch let error as BackupError where error.code == .busy {
                 world.outcome.withLock { $0.busy += 1 }
@@ -217,12 +225,12 @@ struct PruneSchedule: Sendable {
 
     private func forgetter(_ actor: Int, _ seeded: Seeded, _ world: World) async {
         var random = seeded
-        for number in 0..<random.number(2...4) {
+        for number in 0..<random.number(2...(isAboutRepacks ? 7 : 4)) {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, nil)
-            guard let names = try? await repository.snapshotNames(), let name = names.randomElement(using: &random) else {
-                continue
-            }
+            guard let names = try? await repository.snapshotNames() else { continue }
+            // Later ones go on using a part of what the oldest one brought.
+            guard let name = isAboutRepacks ? names.first : names.randomElement(using: &random) else { continue }
             try? await repository.store.delete(name.object)
         }
     }
@@ -269,7 +277,8 @@ struct PruneSchedule: Sendable {
                 try await verify(repository, "before the last prunes", world)
                 var options = Prune.Options()
                 options.grace = 0
-                for _ in 0..<3 {
+                options.maxUnused = seed % 2 == 0 ? 0 : 1
+                for _ in 0..<5 {
                     _ = try await Prune.run(repository, options, renewing: nil, progress: { _, _, _ in }, confirm: {})
                     store.advance(60)
                 }
@@ -277,19 +286,26 @@ struct PruneSchedule: Sendable {
                 // The data was read just now.
                 let report = try await repository.seen(on: repository.store).check(readShare: 0)
                 if report.isDamaged { world.wrong("a check finds damage: \(Self.damages(report))") }
-                var needed: Set<ObjectID> = []
-                for name in try await repository.snapshotNames() {
-                    needed.formUnion(try await repository.packs(of: repository.snapshot(name)))
-                }
-                let left = Set(try await repository.storedPacks().keys).subtracting(needed)
-                if !left.isEmpty { world.wrong("\(left.count) packs are left that nobody needs") }
-                let notes = store.names("v1/notes/") + store.names(Intent.prefix)
-                if !notes.isEmpty { world.wrong("left: \(notes.joined(separator: ", "))") }
+                let left = try await unneeded(repository, store)
+                if !left.isEmpty { world.wrong("left, and nobody needs it: \(left.joined(separator: ", "))") }
             } catch {
                 world.wrong("at the end: \(error)")
             }
         }
         _ = world.stage.play(&random, trace: trace)
+    }
+
+    /// Packs, notes and intents.
+    private func unneeded(_ repository: Repository, _ store: MemoryStore) async throws -> [String] {
+        let (packs, successions) = (try await repository.storedPacks(), try await Successions(repository))
+        var needed: Set<String> = []
+        for name in try await repository.snapshotNames() {
+            for pack in try await repository.packs(of: repository.snapshot(name)) {
+                needed.formUnion(successions.objects(of: pack, packs))
+            }
+        }
+        return (packs.keys.map { FinishedPack.name($0) } + store.names("v1/notes/") + store.names(Intent.prefix))
+            .filter { !needed.contains($0) }.sorted()
     }
 
     private func verify(_ repository: Repository, _ when: String, _ world: World) async throws {

@@ -89,7 +89,7 @@ struct SimulatedRepository: Sendable {
                     continue
                 }
                 let numbers = random.withLock { random in
-                    (0..<random.number(1...4)).map { _ in random.number(0...blockCount - 1) }
+                    (0..<random.number(1...6)).map { _ in random.number(0...blockCount - 1) }
                 }
                 files[name] = try await store(numbers, cohort, isIndirect: name == "b", writer)
                 if random.withLock({ $0.number(0...3) == 0 }) { try await writer.intent.renew() }
@@ -205,8 +205,7 @@ struct SimulatedRepository: Sendable {
         let reader = repository.reader
         let pack = try await reader.pack(location.pack)
         guard let number = pack.trailer.frame(holding: location.ordinal) else { throw BackupError(.damaged, "no such block") }
-        let bytes = try await reader.read(number..<number + 1, of: pack)
-        let frame = try reader.open(number, of: pack, in: bytes, first: number)
+        let frame = try reader.open(number, in: try await reader.read(number..<number + 1, of: pack))
         defer { reader.release(frame) }
         let range = frame.ranges[location.ordinal - frame.blocks.lowerBound]
         try reader.verify(location.ordinal, range, of: frame)

@@ -1,0 +1,351 @@
+import BackupBase
+import Foundation
+import ObjectStorage
+import Testing
+
+@testable import BackupRepository
+
+/// Packs of which snapshots need a part: what is needed is put into packs that take their places.
+@Suite(.timeLimit(.minutes(20))) struct RepackTests {
+    private let store = MemoryStore()
+    private let repository: Repository
+    private let old: ObjectID
+    private static let blocks: [[UInt8]] = {
+        var random = Seeded(11)
+        return (0..<10).map { _ in random.bytes(4096) }
+    }()
+
+    /// A pack of ten blocks of which a snapshot needs two; what else was in it is forgotten.
+    init() async throws {
+        repository = try await Repository.written(on: store, ambient: store.ambient())
+        let first = try await repository.snapshot(1, Self.blocks)
+        try await repository.snapshot(2, [Self.blocks[3], Self.blocks[7]])
+        old = try await repository.store([Self.blocks[3]], cohort: .mutable)[0].pack
+        try await store.delete(first.object)
+        store.advance(100)
+    }
+
+    private var options: Prune.Options {
+        var options = Prune.Options()
+        options.grace = 0
+        options.maxUnused = 0
+        return options
+    }
+
+    @discardableResult
+    private func prune(
+        _ repository: Repository? = nil, _ options: Prune.Options? = nil, confirm: () async throws -> Void = {}
+    ) async throws -> PrunePlan {
+        try await Prune.run(
+            repository ?? self.repository, options ?? self.options, renewing: nil, progress: { _, _, _ in }, confirm: confirm)
+    }
+
+    private func seen(_ store: MemoryStore? = nil) -> Repository {
+        let store = store ?? self.store
+        return repository.seen(on: store, ambient: store.ambient())
+    }
+
+    private func expectWhole(_ store: MemoryStore? = nil, _ comment: Comment? = nil) async throws {
+        let store = store ?? self.store
+        let report = try await repository.seen(on: store).check()
+        #expect(!report.isDamaged, comment ?? "\(report.findings)")
+        for name in try await repository.seen(on: store).snapshotNames() {
+            let blocks = name.sequence == 2 ? [3, 7] : name.sequence == 4 ? [5] : [0, 3]
+            #expect(try await read(name, store) == blocks.flatMap { Self.blocks[$0] }, comment)
+        }
+    }
+
+    private func read(_ name: SnapshotName, _ store: MemoryStore) async throws -> [UInt8] {
+        let repository = repository.seen(on: store)
+        var bytes: [UInt8] = []
+        var contents: [Content] = []
+        try await repository.forEachEntry(of: repository.snapshot(name)) { entry in
+            if case .file(_, let content) = entry.kind { contents.append(content) }
+        }
+        for content in contents { try await repository.read(content) { bytes += $0 } }
+        return bytes
+    }
+
+    private func steps(_ store: MemoryStore? = nil) async throws -> [Succession.Step] {
+        try await seen(store).notes(Succession.topic, of: Succession.self).flatMap(\.body.steps)
+    }
+
+    // MARK: - What it does
+
+    @Test func `what is needed moves, what is not comes free, and the snapshot reads as before`() async throws {
+        let plan = try await Prune.run(repository, with { $0.dryRun = true }) { _, _, _ in }
+        #expect(plan.repacked.packs >= 1 && plan.repackedInto < plan.repacked.bytes)
+        let none = try await steps()
+        #expect(none.isEmpty, "a dry run changes nothing")
+        let before = try await repository.storedPacks()
+        let size = try #require(before[old]?.size)
+        let done = try await prune()
+        #expect(done.repacked == plan.repacked && done.unreadable.isEmpty)
+        let packs = try await repository.storedPacks()
+        let steps = try await steps()
+        let step = try #require(steps.first { $0.pack == "\(old)" })
+        #expect(packs[old] == nil && step.kept == [3, 1, 7, 1])
+        let id = try #require(ObjectID(hex: step.successor))
+        let successor = try #require(packs[id])
+        #expect(successor.size < size - 7 * 4096 && successor.size > 2 * 4096)
+        try await expectWhole()
+        // Later runs have nothing to do.
+        #expect(try await prune().repacked.packs == 0)
+        #expect(try await repository.seen().check().findings.isEmpty)
+        // The next backup finds its blocks where they are now.
+        store.restart()
+        try await seen().snapshot(3, [Self.blocks[0], Self.blocks[3]])
+        let names = try await repository.snapshotNames()
+        let last = try #require(names.last)
+        let used = try await repository.packs(of: repository.snapshot(last))
+        #expect(used.contains(id))
+        try await expectWhole()
+    }
+
+    @Test func `below what may be unused nothing is repacked`() async throws {
+        #expect(try await prune(nil, with { $0.maxUnused = 1000 }).repacked.packs == 0)
+        #expect(try await prune(nil, with { $0.leastUnused = 0.95 }).repacked.packs == 0)
+        let none = try await steps()
+        #expect(none.isEmpty)
+        try await expectWhole()
+    }
+
+    @Test func `the fewest packs of which the most is unused`() {
+        func pack(_ size: Int, _ unused: Int64) -> PrunePlan.PartlyUsed {
+            PrunePlan.PartlyUsed(id: .random(.system), size: size, unused: unused)
+        }
+        let packs = [pack(100, 40), pack(100, 90), pack(1000, 500)]
+        let all = packs.reduce(0) { $0 + $1.unused }
+        #expect(Repack.chosen(packs, unused: all, allowed: all).isEmpty)
+        #expect(Repack.chosen(packs, unused: all, allowed: all - 1).map(\.unused) == [90])
+        #expect(Repack.chosen(packs, unused: all, allowed: all - 91).map(\.unused) == [90, 500])
+        #expect(Repack.chosen(packs, unused: all, allowed: 0).count == 3)
+    }
+
+    @Test func `what was repacked is repacked again, and found over both steps`() async throws {
+        try await prune()
+        let names = try await repository.snapshotNames()
+        let snapshot = try #require(names.last)
+        // Of its two blocks a later snapshot needs one.
+        try await seen().snapshot(4, [Self.blocks[7]])
+        try await store.delete(snapshot.object)
+        store.set("v1/snapshots/x", [])
+        store.remove("v1/snapshots/x")
+        store.advance(100)
+        try await prune()
+        #expect(try await seen().check().isDamaged == false)
+        let steps = try await steps()
+        #expect(steps.contains { $0.kept == [7, 1] })
+        for _ in 0..<3 { try await prune() }
+        #expect(try await repository.storedPacks().count <= 3)
+    }
+
+    @Test func `who opened the pack before it went reads on in the one that took its place`() async throws {
+        let reader = repository.seen()
+        let pack = try await reader.reader.pack(old)
+        try await prune()
+        #expect(try await repository.storedPacks()[old] == nil)
+        let frame = try reader.reader.open(0, in: try await reader.reader.read(0..<1, of: pack))
+        #expect(frame.pack.id != old && frame.held.map(\.ordinal) == [3, 7])
+        for (ordinal, range) in frame.held {
+            try reader.reader.verify(ordinal, range, of: frame)
+            #expect(Array(frame.buffer.bytes[range]) == Self.blocks[ordinal])
+        }
+        // What was left out is not there for anybody.
+        #expect(throws: BackupError.self) { try reader.reader.verify(4, 0..<0, of: frame) }
+        var digest = FileDigest(repository.content(Extents(), ids: [], size: 4096), reader)
+        #expect(throws: BackupError.self) { try digest.add(frame.pack, first: 4, count: 1, at: 0) }
+    }
+
+    // MARK: - Others at work
+
+    @Test func `a snapshot that needs what was left out keeps the pack`() async throws {
+        let node = repository.seen()
+        var isFirst = true
+        // Between the repack's look at what is needed and its note.
+        try await prune {
+            guard try await repository.seen().storedPacks().count > 4, isFirst else { return }
+            isFirst = false
+            try await node.snapshot(4, [Self.blocks[5]])
+        }
+        #expect(!isFirst)
+        #expect(try await repository.storedPacks()[old] != nil)
+        try await expectWhole()
+        for _ in 0..<3 { try await prune(nil, with { $0.maxUnused = 1 }) }
+        let (packs, steps) = (try await repository.storedPacks(), try await steps())
+        #expect(packs[old] != nil && steps.allSatisfy { $0.pack != "\(old)" })
+        try await expectWhole()
+    }
+
+    /// What a repack puts, in order: packs, index, note.
+    private func repacked() async throws -> (packs: [String], index: [String], notes: [String], store: MemoryStore) {
+        let after = store.copy()
+        let before = Set(store.names)
+        try await prune(seen(after))
+        let new = after.names.filter { !before.contains($0) }
+        func below(_ prefix: String) -> [String] { new.filter { $0.hasPrefix(prefix) } }
+        return (below("v1/packs/"), below(IndexObject.prefix), below(Succession.topic.prefix), after)
+    }
+
+    @Test func `a prune that saw the new pack before its note lets it stay`() async throws {
+        let (packs, index, notes, after) = try await repacked()
+        for name in packs + index { store.set(name, after.bytes(name)!) }
+        store.advance(100)
+        let view = store.another()
+        let (store, note, told) = (store, after.bytes(notes[0])!, Locked(0))
+        // It has marked once, and is about to say so: now the repack tells of its packs, and ends.
+        view.onCall { call in
+            guard call.operation == "put", call.name.hasPrefix(Tombstone.topic.prefix) else { return }
+            store.set(notes[0], note)
+            told.withLock { $0 += 1 }
+        }
+        let plan = try await prune(repository.seen(on: view, ambient: store.ambient()), with { $0.maxUnused = 1 })
+        #expect(told.withLock { $0 } == 1 && plan.revived.packs == packs.count)
+        for name in packs { #expect(store.bytes(name) != nil, "\(name)") }
+        try await expectWhole()
+    }
+
+    @Test func `a pack does not go on the word of one that another prune may be taking away`() async throws {
+        let (packs, index, notes, after) = try await repacked()
+        for name in packs + index + notes { store.set(name, after.bytes(name)!) }
+        let doomed = packs.map { "\($0.suffix(32))" }
+        try await repository.put(note: Tombstone(packs: doomed), Tombstone.topic)
+        try await prune(nil, with { $0.maxUnused = 1 })
+        #expect(try await repository.storedPacks()[old] != nil)
+        for name in packs { store.remove(name) }
+        try await expectWhole()
+    }
+
+    @Test func `without what took its place a pack stays`() async throws {
+        let (packs, index, notes, after) = try await repacked()
+        for name in index + notes { store.set(name, after.bytes(name)!) }
+        #expect(!packs.isEmpty)
+        for _ in 0..<2 { try await prune(nil, with { $0.maxUnused = 1 }) }
+        let (left, steps) = (try await repository.storedPacks(), try await steps())
+        #expect(left[old] != nil && steps.isEmpty)
+        try await expectWhole()
+    }
+
+    @Test func `a note that the owner did not make takes nothing away and hides nothing`() async throws {
+        let other = try await repository.store([[UInt8](repeating: 1, count: 4096)], cohort: .mutable)[0].pack
+        let writer = repository.seen(keys: repository.keys.writer)
+        let forged = Succession(
+            steps: [.init(pack: "\(old)", successor: "\(other)", kept: [0, 10])], seal: String(repeating: "ab", count: 32))
+        try await writer.put(note: forged, Succession.topic)
+        for _ in 0..<2 {
+            try await prune(
+                nil,
+                with {
+                    $0.maxUnused = 1000; $0.sparesYoung = true
+                })
+        }
+        #expect(try await repository.storedPacks()[old] != nil)
+        let report = try await repository.seen().check()
+        #expect(!report.isDamaged && report.findings.contains { $0.message.contains("owner did not make it") })
+        // Nor does garbage keep a reader from what the owner said; a prune stops there.
+        try await prune()
+        store.set(Succession.topic.object(ObjectID(bytes: [UInt8](repeating: 0, count: 16))), [1, 2, 3])
+        for name in try await repository.snapshotNames() {
+            #expect(try await read(name, store) == Self.blocks[3] + Self.blocks[7])
+        }
+        #expect(await code { try await prune() } == .damaged)
+        #expect(try await repository.seen().check().isDamaged)
+    }
+
+    // MARK: - Faults
+
+    @Test(arguments: MemoryStore.Moment.allCases)
+    func `killed at any call it loses nothing, and the next runs end it`(_ moment: MemoryStore.Moment) async throws {
+        let whole = store.copy()
+        try await prune(seen(whole))
+        let left = whole.names("v1/packs/").count
+        for number in 1...whole.calls.count {
+            let memory = store.copy()
+            let view = memory.another()
+            view.fail(at: number, moment, dies: true)
+            _ = await failure { try await prune(repository.seen(on: view, ambient: memory.ambient())) }
+            memory.advance(Intent.life + 1)
+            try await expectWhole(memory, "call \(number)")
+            for _ in 0..<3 { try await prune(seen(memory)) }
+            #expect(memory.names("v1/packs/").count == left, "call \(number)")
+            #expect(memory.names("v1/notes/").count == memory.names(Succession.topic.prefix).count, "call \(number)")
+            try await expectWhole(memory, "call \(number)")
+        }
+    }
+
+    @Test func `a block that cannot be read keeps its pack, and is told`() async throws {
+        store.damage(FinishedPack.name(old)) { $0[ObjectHeader.size + 40] ^= 1 }
+        let done = try await prune()
+        #expect(done.unreadable.count == 1 && done.unreadable[0].contains("\(old)"))
+        let (packs, steps) = (try await repository.storedPacks(), try await steps())
+        #expect(packs[old] != nil && steps.allSatisfy { $0.pack != "\(old)" })
+    }
+
+    @Test func `what the store has is read back before the old pack goes on its word`() async throws {
+        let view = store.another()
+        let (store, old) = (store, FinishedPack.name(old))
+        let known = Set(store.names)
+        // The answer was 200; a bit of what is there is another one.
+        view.onCall { call in
+            guard call.operation == "get", call.name.hasPrefix("v1/packs/"), !known.contains(call.name) else { return }
+            store.damage(call.name) { $0[ObjectHeader.size + 20] ^= 1 }
+        }
+        let done = try await prune(repository.seen(on: view, ambient: store.ambient()))
+        view.onCall(nil)
+        #expect(done.repacked.packs == 0 && !done.unreadable.isEmpty)
+        #expect(store.bytes(old) != nil && store.names(Succession.topic.prefix).isEmpty)
+    }
+
+    @Test func `given up while it stood still it takes its note back`() async throws {
+        let view = store.another()
+        let store = store
+        view.onCall { call in
+            guard call.operation == "put", call.name.hasPrefix(Succession.topic.prefix) else { return }
+            for name in store.names("tmp/intent-") { store.remove(name) }
+        }
+        #expect(await code { try await prune(repository.seen(on: view, ambient: store.ambient())) } == .busy)
+        view.onCall(nil)
+        #expect(store.names(Succession.topic.prefix).isEmpty)
+        try await expectWhole()
+    }
+
+    // MARK: - Beside it
+
+    @Test func `a copy has what took the place of a pack, and the note that says so`() async throws {
+        try await prune()
+        let place = MemoryStore()
+        let report = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        #expect(report.damaged.isEmpty && report.snapshots == 1)
+        #expect(place.names(Succession.topic.prefix).count == 1 && place.bytes(FinishedPack.name(old)) == nil)
+        try await expectWhole(place)
+        for _ in 0..<2 { try await prune(seen(place)) }
+        try await expectWhole(place)
+        // Also by who cannot read.
+        let blind = MemoryStore()
+        let writer = seen().seen(keys: repository.keys.writer)
+        #expect(try await Replication(from: writer, to: blind, dryRun: false) { _ in }.run(nil, renewing: nil).snapshots == 1)
+        try await expectWhole(blind)
+    }
+
+    @Test func `where objects are locked nothing is repacked, and what a copy brought stays locked`() async throws {
+        let day: Int64 = 86_400_000_000_000
+        let locked = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
+        for name in store.names { locked.set(name, store.bytes(name)!) }
+        locked.advance(1000)
+        #expect(try await prune(seen(locked)).repacked.packs == 0)
+        try await prune()
+        let place = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
+        _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        place.advance(86_400)
+        _ = try await LockExtension(seen(place)).run(dryRun: false) { _, _ in }
+        for name in place.names("v1/packs/") + place.names(Succession.topic.prefix) {
+            #expect(place.lock(of: name) == place.now + 30 * day, "\(name)")
+        }
+    }
+
+    private func with(_ change: (inout Prune.Options) -> Void) -> Prune.Options {
+        var options = options
+        change(&options)
+        return options
+    }
+}
