@@ -135,14 +135,13 @@ class Repository:
         for path in self.root.glob("v1/notes/succession/*"):
             try:
                 data, identity = path.read_bytes(), bytes.fromhex(path.name)
-                check(data[:11] + data[12:32] == b"BGBNOTE1" + bytes([1, 1, NOTE, 0, 0, 0, 0]) + identity, "no note's header")
                 key = hkdf(self.key("index"), data[32:64], b"bgbackup v1 note" + self.id + identity + b"succession")
                 note = json.loads(self.unseal(key, NOTE, identity, 0, data[64:]))
-                text = "succession" + "".join(
-                    f" {step['pack']} {step['successor']} {','.join(map(str, step['kept']))}" for step in note["steps"])
+                steps = [(step["pack"], step["successor"], step["kept"]) for step in note["steps"]]
+                text = "succession" + "".join(f" {old} {new} {','.join(map(str, kept))}" for old, new, kept in steps)
                 check(note["seal"] in [mac(owner, text.encode()).hex() for owner in owners], "not the owner's")
-                for step in note["steps"]:
-                    found.setdefault(step["pack"], []).append((sum(step["kept"][1::2]), step["successor"]))
+                for old, new, kept in steps:
+                    found.setdefault(old, []).append((sum(kept[1::2]), new))
             except FAULTS as fault:
                 print(f"bgbackup_reader: passed over {path}: {fault}", file=sys.stderr)
         return found

@@ -31,7 +31,7 @@ extension Prune {
     /// What is to be repacked, once the packs were weighed.
     var repack: Repack {
         // Under locks a pack stays for as long as a snapshot needs a part of it: there is nothing to gain.
-        guard repository.store.lockDuration == nil else { return Repack(repository, []) }
+        guard repository.store.lockDuration == nil, options.maxUnused < 1 else { return Repack(repository, []) }
         let weighed = plan.partly.filter { pack in
             successions.of[pack.id] == nil && !named.contains(pack.id)
                 && Double(pack.unused) >= options.leastUnused * Double(pack.size)
