@@ -330,6 +330,8 @@ public final class Check {
                     switch run {
                     case .zero(let count): digest.addZero(count)
                     case .stored(let pack, let first, let count):
+                        // Also where it is missing.
+                        self.current.insert(pack)
                         let opened = try await self.repository.reader.pack(pack)
                         self.use(pack, first: first, count: count, name, path: path, in: opened.id)
                         try digest.add(opened, first: first, count: count, at: block)
