@@ -4,12 +4,12 @@ import Testing
 
 @testable import BackupRepository
 
-/// Repositories damaged in each way, and what a repair makes of them.
-@Suite struct RepairTests {
-    private let store = MemoryStore()
-    private let repository: Repository
-    private let name: SnapshotName
-    private let large = (1...3).map { seed in
+/// Repositories damaged in each way, and what a repair makes of them. What it must not believe is in SalvageTests.swift.
+@Suite(.timeLimit(.minutes(5))) struct RepairTests {
+    let store = MemoryStore()
+    let repository: Repository
+    let name: SnapshotName
+    let large = (1...3).map { seed in
         var random = Seeded(seed)
         return random.bytes(1 << 20)
     }
@@ -21,7 +21,7 @@ import Testing
         store.advance(100)
     }
 
-    private static func snapshot(_ repository: Repository, _ blocks: [[UInt8]]) async throws -> SnapshotName {
+    static func snapshot(_ repository: Repository, _ blocks: [[UInt8]]) async throws -> SnapshotName {
         let places = try await repository.store(blocks, cohort: .mutable)
         var entries: [Entry] = [.root]
         for (number, block) in blocks.enumerated() {
@@ -34,33 +34,35 @@ import Testing
         return try await repository.commit(entries)
     }
 
-    private func fresh(_ store: MemoryStore) -> Repository { repository.seen(on: store, ambient: store.ambient()) }
+    func fresh(_ store: MemoryStore) -> Repository { repository.seen(on: store, ambient: store.ambient()) }
 
     @discardableResult
-    private func repair(_ store: MemoryStore, from copy: MemoryStore? = nil, dryRun: Bool = false) async throws -> RepairReport {
+    func repair(
+        _ store: MemoryStore, from copy: MemoryStore? = nil, dryRun: Bool = false, readData: Bool = true
+    ) async throws -> RepairReport {
         var options = Repair.Options()
-        options.readData = true
+        options.readData = readData
         options.dryRun = dryRun
         let second = copy.map { repository.seen(on: $0, ambient: $0.ambient()) }
         return try await Repair.run(fresh(store), from: second, options) { _, _ in }
     }
 
     /// Files that a snapshot gives back byte for byte.
-    private func files(_ name: SnapshotName, _ store: MemoryStore) async throws -> [String] {
+    func files(_ name: SnapshotName, _ store: MemoryStore) async throws -> [String] {
         let repository = fresh(store)
         var found: [String] = []
         try await repository.forEachEntry(of: repository.snapshot(name)) { entry in
-            guard case .file(_, let content) = entry.kind, case .inline(let part) = content.layout else { return }
-            let index = try #require(Int(String(decoding: entry.path.dropFirst(), as: UTF8.self)))
-            for location in part.extents.locations {
-                if try await repository.reader.anyBlock(location) == large[index] { found.append("f\(index)") }
-            }
+            guard case .file(_, let content) = entry.kind else { return }
+            let name = String(decoding: entry.path, as: UTF8.self)
+            var bytes: [UInt8] = []
+            try await repository.read(content) { bytes += $0 }
+            if bytes == large[try #require(Int(name.suffix(1)))] { found.append(name) }
         }
         return found
     }
 
-    /// Forgets what the repair says, prunes, and expects a check to find nothing.
-    private func expectClean(_ report: RepairReport, _ store: MemoryStore, sourceLocation: SourceLocation = #_sourceLocation)
+    /// Forgets what the repair says, prunes, and expects a check to find nothing, and no note to be left.
+    func expectClean(_ report: RepairReport, _ store: MemoryStore, sourceLocation: SourceLocation = #_sourceLocation)
         async throws
     {
         for name in store.names("v1/snapshots/") where report.toForget.contains(where: { name.hasSuffix("\($0)") }) {
@@ -72,13 +74,14 @@ import Testing
             store.advance(100)
             _ = try await Prune.run(fresh(store), options) { _, _, _ in }
         }
+        #expect(store.names("v1/notes/").isEmpty, sourceLocation: sourceLocation)
         let findings = try await fresh(store).check().findings
         #expect(!findings.contains { $0.severity == .damage }, "\(findings)", sourceLocation: sourceLocation)
         let again = try await repair(store)
         #expect(again.snapshots.isEmpty && again.packs.isEmpty && !again.isLossy, sourceLocation: sourceLocation)
     }
 
-    private func pack(_ cohort: Cohort) async throws -> String {
+    func pack(_ cohort: Cohort) async throws -> String {
         for name in store.names("v1/packs/") {
             let id = try #require(ObjectID(hex: name.suffix(32)))
             if try await fresh(store).reader.pack(id).trailer.cohort == cohort { return name }

@@ -271,8 +271,15 @@ public final class PackReader: Sendable {
         } catch let error as FormatError {
             throw damaged(name, error)
         } catch let error as StoreError where error.kind == .notFound {
-            throw BackupError(.damaged, "pack \(name) is missing", hint: Self.hint)
+            throw Self.missing(name)
         }
+    }
+
+    static func missing(_ name: String) -> BackupError { BackupError(.damaged, "pack \(name) is missing", hint: hint) }
+
+    /// Whether an error says that a read found no such pack, and nothing of bytes that are wrong.
+    static func isMissing(_ error: BackupError, _ pack: ObjectID) -> Bool {
+        error.code == .damaged && error.cause == nil && error.message == missing(FinishedPack.name(pack)).message
     }
 
     private func damaged(_ name: String, _ error: FormatError) -> BackupError {
