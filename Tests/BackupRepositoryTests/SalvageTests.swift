@@ -87,7 +87,7 @@ extension RepairTests {
         try await damage(frame: 1, of: pack(.mutable), place)
         try await repair(place)
         let report = try await Replication(from: fresh(store), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        #expect(report.damaged.count == 1 && report.damaged[0].contains("damaged there"), "\(report.damaged)")
+        #expect(report.damaged.count == 1 && report.damaged.first?.contains("damaged there") == true, "\(report.damaged)")
     }
 
     @Test func `a mark takes nothing away, and is taken back from what is whole`() async throws {
@@ -140,12 +140,12 @@ extension RepairTests {
         _ = try await fresh(store).store([large[0]], cohort: .mutable)
         let better = try await repair(store)
         #expect(lost(better) == [["f1"]])
-        #expect(try await files(#require(better.snapshots[0].repaired), store) == ["f0", "f2"])
+        #expect(try await files(#require(better.snapshots.first?.repaired), store) == ["f0", "f2"])
         // And then none.
         let names = store.names("v1/snapshots/")
         let again = try await repair(store)
         let latest = try #require(store.names("v1/snapshots/").last)
-        #expect(better.snapshots[0].repaired?.object == latest, "'latest' is the better one")
+        #expect(better.snapshots.first?.repaired?.object == latest, "'latest' is the better one")
         #expect(again.snapshots.map(\.existing) == better.snapshots.map(\.repaired) && lost(again) == [["f1"]])
         #expect(store.names("v1/snapshots/") == names)
         // What an earlier one has all of is not lost.
@@ -165,7 +165,7 @@ extension RepairTests {
             try await damage(frame: 0, of: pack(.mutable), flipped)
             try await forge(flipped, mark: mark)
             let report = try await repair(flipped)
-            #expect(report.snapshots.count == 1 && report.snapshots[0].repaired != nil && report.isLossy)
+            #expect(report.snapshots.count == 1 && report.snapshots.first?.repaired != nil && report.isLossy)
             let torn = store.copy()
             torn.damage(name.object) { $0.removeLast(10) }
             try await forge(torn, mark: mark)
@@ -180,7 +180,7 @@ extension RepairTests {
         store.damage(name.object) { $0.removeLast(10) }
         #expect(try await lost(repair(store, from: good)) == [["f0"]])
         let again = try await repair(store)
-        #expect(again.unreadable.isEmpty && again.isLossy && again.snapshots[0].otherLosses.count == 1)
+        #expect(again.unreadable.isEmpty && again.isLossy && again.snapshots.first?.otherLosses.count == 1)
     }
 
     // MARK: - A store that does not answer
@@ -253,7 +253,7 @@ extension RepairTests {
         try await damage(frame: 1, of: FinishedPack.name(second), store)
         let report = try await repair(store, readData: false)
         #expect(lost(report) == [["f1"]])
-        #expect(try await files(#require(report.snapshots[0].repaired), store) == ["f0", "f2"])
+        #expect(try await files(#require(report.snapshots.first?.repaired), store) == ["f0", "f2"])
     }
 
     @Test func `what is saved is stored anew where the pack that the index names is damaged too`() async throws {
@@ -265,7 +265,7 @@ extension RepairTests {
         store.damage(first) { $0[$0.count - 40] ^= 1 }
         let report = try await repair(store, readData: false)
         #expect(!report.isLossy)
-        #expect(try await files(#require(report.snapshots[0].repaired), store) == ["f0", "f1", "f2"])
+        #expect(try await files(#require(report.snapshots.first?.repaired), store) == ["f0", "f1", "f2"])
     }
 
     // MARK: - Together
@@ -275,7 +275,7 @@ extension RepairTests {
         for name in store.names("v1/index/") { store.damage(name) { $0[70] ^= 1 } }
         let report = try await repair(store)
         #expect(report.index.damagedIndexes.count == 2 && lost(report) == [["f0"]])
-        #expect(try await files(#require(report.snapshots[0].repaired), store) == ["f1", "f2"])
+        #expect(try await files(#require(report.snapshots.first?.repaired), store) == ["f1", "f2"])
         try await expectClean(report, store)
     }
 
@@ -290,7 +290,7 @@ extension RepairTests {
     @Test func `of a manifest of which nothing is left no snapshot is made`() async throws {
         store.damage(try await pack(.metadata)) { $0[40] ^= 1 }
         let report = try await repair(store)
-        #expect(report.isLossy && report.snapshots.map(\.isNothingLeft) == [true] && report.snapshots[0].repaired == nil)
+        #expect(report.isLossy && report.snapshots.map(\.isNothingLeft) == [true] && report.snapshots.first?.repaired == nil)
         #expect(store.names("v1/snapshots/") == [name.object] && report.toForget == [name.id])
         try await expectClean(report, store)
     }
@@ -307,12 +307,12 @@ extension RepairTests {
         }
         let torn = store.copy()
         torn.damage(FinishedPack.name(places[0].pack)) { $0[$0.count - 40] ^= 1 }
-        let same = try await fresh(torn).snapshot(#require(repair(torn).snapshots[0].repaired)).record
+        let same = try await fresh(torn).snapshot(#require(repair(torn).snapshots.first?.repaired)).record
         #expect(same.inspection?.points == 5 && same.fingerprint != nil && same.complete && same.repair?.lost == 0)
         try await damage(frame: 0, of: FinishedPack.name(places[0].pack), store)
         let report = try await repair(store)
         #expect(report.snapshots.map(\.damaged) == [whole])
-        let part = try await fresh(store).snapshot(#require(report.snapshots[0].repaired)).record
+        let part = try await fresh(store).snapshot(#require(report.snapshots.first?.repaired)).record
         #expect(part.inspection == nil && part.fingerprint == nil && !part.complete && part.repair?.lost == 1)
         #expect(part.statistics["bytes_total"] == 2 << 20)
     }
@@ -327,8 +327,8 @@ extension RepairTests {
         for chunk in chunks[1...2] { store.remove(chunk) }
         let report = try await repair(store)
         #expect(report.snapshots.map(\.damaged) == [broken] && lost(report) == [["d/z"]])
-        #expect(report.snapshots[0].otherLosses.count == 1 && report.snapshots[0].otherLosses[0].hasPrefix("2 "))
-        let made = try await fresh(store).snapshot(#require(report.snapshots[0].repaired))
+        #expect(report.snapshots.first?.otherLosses.count == 1 && report.snapshots.first?.otherLosses.first?.hasPrefix("2 ") == true)
+        let made = try await fresh(store).snapshot(#require(report.snapshots.first?.repaired))
         var found: [String] = []
         try await fresh(store).forEachEntry(of: made) { entry in
             found.append(String(decoding: entry.path, as: UTF8.self))
@@ -368,7 +368,7 @@ extension RepairTests {
         let (wrong, _) = try await commit([.root, good, bad], store)
         let report = try await repair(store)
         #expect(report.snapshots.map(\.damaged) == [wrong] && lost(report) == [["f1"]])
-        #expect(try await files(#require(report.snapshots[0].repaired), store) == ["f0"])
+        #expect(try await files(#require(report.snapshots.first?.repaired), store) == ["f0"])
     }
 
     @Test func `a manifest that names a hundred million blocks takes no longer than another`() async throws {
@@ -389,6 +389,6 @@ extension RepairTests {
         let hostile = try await repository.commit(repository.record(3), manifest: manifest).name
         let report = try await repair(store)
         #expect(report.snapshots.map(\.damaged) == [hostile] && lost(report) == [["a"]])
-        #expect(report.snapshots[0].otherLosses.count == 1)
+        #expect(report.snapshots.first?.otherLosses.count == 1)
     }
 }
