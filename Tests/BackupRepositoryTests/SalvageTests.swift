@@ -327,7 +327,8 @@ extension RepairTests {
         for chunk in chunks[1...2] { store.remove(chunk) }
         let report = try await repair(store)
         #expect(report.snapshots.map(\.damaged) == [broken] && lost(report) == [["d/z"]])
-        #expect(report.snapshots.first?.otherLosses.count == 1 && report.snapshots.first?.otherLosses.first?.hasPrefix("2 ") == true)
+        #expect(
+            report.snapshots.first?.otherLosses.count == 1 && report.snapshots.first?.otherLosses.first?.hasPrefix("2 ") == true)
         let made = try await fresh(store).snapshot(#require(report.snapshots.first?.repaired))
         var found: [String] = []
         try await fresh(store).forEachEntry(of: made) { entry in
