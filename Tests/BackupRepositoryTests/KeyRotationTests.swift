@@ -105,6 +105,19 @@ import Testing
         #expect(store.bytes(after.object)?[11] == 1)
     }
 
+    @Test func `a repair calls no snapshot lost of which only the closing is damaged`() async throws {
+        try await rotate(repository)
+        let closings = store.names("v1/pairs/")
+        let good = store.copy()
+        for name in closings { store.damage(name) { $0[5] ^= 1 } }
+        let report = try await Repair.run(Self.open(store), from: nil, Repair.Options()) { _, _ in }
+        #expect(report.unreadable.isEmpty && report.refused.map(\.name) == [first] && report.isLossy)
+        #expect(report.snapshots.isEmpty && report.toForget.isEmpty && store.names("v1/snapshots/") == [first.object])
+        good.damage(closings[0]) { $0[5] ^= 1 }
+        let mended = try await Repair.run(Self.open(good), from: nil, Repair.Options()) { _, _ in }
+        #expect(mended.copies == [closings[0]] && !mended.isLossy)
+    }
+
     @Test func `other passwords open what is older and write nothing, unless they were given`() async throws {
         _ = try await repository.addKeySlot(password: Self.other, label: "second")
         let third = Array("third".utf8)

@@ -68,6 +68,7 @@ import Testing
         #expect(total.commits > schedules && total.freed > schedules / 4 && total.busy > schedules / 20)
         #expect(total.revived > schedules / 10 && total.held > schedules / 10 && total.givenUp > schedules / 20)
         #expect(total.copied > schedules / 10 && total.repacked > schedules / 10)
+        #expect(total.repaired > schedules / 20)
     }
 
     /// A guard that is taken away is missed.
@@ -90,5 +91,6 @@ extension PruneSchedule.Outcome {
         givenUp += other.givenUp
         copied += other.copied
         repacked += other.repacked
+        repaired += other.repaired
     }
 }

@@ -343,6 +343,24 @@ import Testing
         }
     }
 
+    @Test func `a repair takes a pack that another one took the place of for neither missing nor damaged`() async throws {
+        try await prune()
+        var options = Repair.Options()
+        options.readData = true
+        let before = store.names("v1/")
+        let report = try await Repair.run(seen(), from: nil, options) { _, _ in }
+        #expect(report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty, "\(report)")
+        #expect(store.names("v1/") == before)
+        // Where that one is damaged, what is left of it is saved.
+        let ids = try await steps().map(\.successor)
+        for name in store.names("v1/packs/") where ids.contains(String(name.suffix(32))) && store.bytes(name)!.count > 8192 {
+            store.damage(name) { $0[ObjectHeader.size + 40] ^= 1 }
+        }
+        let damaged = try await Repair.run(seen(), from: nil, options) { _, _ in }
+        #expect(damaged.packs.count == 1 && damaged.snapshots.map(\.isLossy) == [true])
+        #expect(damaged.snapshots.first?.filesLost.first?.ranges == [0..<8192])
+    }
+
     private func with(_ change: (inout Prune.Options) -> Void) -> Prune.Options {
         var options = options
         change(&options)

@@ -183,6 +183,12 @@ public struct ManifestValidator {
 
     public init() {}
 
+    /// Whether a file of this path was accepted.
+    func hasFile(_ path: [UInt8]) -> Bool { linkable.contains(path) }
+
+    /// Whether this is one of the directories that the last entry is in, or is.
+    func isInside(_ directory: ArraySlice<UInt8>) -> Bool { open.contains { $0[...] == directory } }
+
     /// Call after the last entry.
     public func finish() throws {
         guard previous != nil else { throw FormatError("the manifest is empty") }

@@ -35,6 +35,8 @@ public struct SnapshotRecord: Codable, Sendable {
     /// Of the machine that it was made on, as uname(2) names it; nil of agents
     /// that did not say, and of what came from elsewhere.
     public var architecture: String?
+    /// Of what a repair made from a damaged one, its parent.
+    public var repair: RepairRecord?
 
     public init(
         sequence: UInt64, node: String, volume: String, kind: Kind, lineage: String, parent: String?,
@@ -58,6 +60,16 @@ public struct SnapshotRecord: Codable, Sendable {
         self.problems = problems
         self.statistics = statistics
     }
+}
+
+/// That the owner made a snapshot from a damaged one: what a writer says to be one gives nobody reason to forget that.
+public struct RepairRecord: Codable, Sendable {
+    /// Files, and stretches of the manifest, that are left out.
+    public var lost: Int
+    /// The owner's, of `sealed`.
+    var seal: String
+
+    static func sealed(_ parent: ObjectID, _ id: ObjectID, lost: Int) -> String { "repair \(parent) \(id) \(lost)" }
 }
 
 /// What was seen in the volume when it was backed up: whether Qdrant would start on it.

@@ -21,7 +21,7 @@ struct PackCopy {
         } catch let error as FormatError {
             throw BackupError(.damaged, "pack \(name) is damaged", hint: PackReader.hint, cause: error)
         } catch let error as StoreError where error.kind == .notFound {
-            throw BackupError(.damaged, "pack \(name) is missing", hint: PackReader.hint)
+            throw PackReader.missing(name)
         } catch let error as StoreError where error.kind == .tooLarge {
             throw BackupError(.damaged, "pack \(name) is damaged", hint: PackReader.hint, cause: error)
         }

@@ -44,17 +44,21 @@ extension Prune {
     /// Takes notes back that say nothing any more: tombstones whose packs were all gone, or revived, before this run
     /// took anything away. Only a run that is alone may: another one may act on them.
     func tidy(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
-        let done = tombstones.stones.filter { stone in stone.dead.allSatisfy { packs[$0] == nil } }
-        let gone = Set(done.map(\.id))
+        func areGone(_ ids: Set<ObjectID>) -> Bool { ids.allSatisfy { packs[$0] == nil } }
+        // A mark of damaged packs is taken back with the last of them, whoever needed them.
+        let done =
+            tombstones.stones.filter { areGone($0.dead) }.map(\.id)
+            + tombstones.damaged.filter { areGone($0.packs) }.map(\.id)
+        let gone = Set(done)
         let left = tombstones.stones.map(\.id).filter { !gone.contains($0) }
         let spent = tombstones.revivals.filter { !left.contains($0.tombstone) }
         let over = successions.notes.filter { $0.value.steps.contains(where: isOver) }
         guard !done.isEmpty || !spent.isEmpty || !over.isEmpty else { return }
         let others = try await repository.intents().filter { $0.run != intent.run && $0.mayPrune }
         guard others.isEmpty else { return }
-        for stone in done {
+        for id in done {
             try await confirm()
-            try await repository.remove(note: stone.id, Tombstone.topic)
+            try await repository.remove(note: id, Tombstone.topic)
         }
         for revival in spent {
             try await confirm()

@@ -18,8 +18,7 @@ extension Repository {
     /// Lists in new index objects what no readable index lists, from the packs'
     /// trailers. Writes new objects first and only then takes away index
     /// objects that cannot be read; packs and snapshots are never touched.
-    /// - Parameter damaged: packs that are not to be listed, because what is in them is not to be found
-    public func reindex(dryRun: Bool, except damaged: Set<ObjectID> = []) async throws -> ReindexReport {
+    public func reindex(dryRun: Bool) async throws -> ReindexReport {
         if !dryRun { try requireCurrent() }
         var report = ReindexReport()
         let (listed, damagedIndexes) = try await listedPacks()
@@ -27,7 +26,7 @@ extension Repository {
         var object = IndexObject()
         var blocks = 0
         for info in try await store.list("v1/packs/") {
-            guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id), !damaged.contains(id) else { continue }
+            guard let id = ObjectID(hex: info.name.suffix(32)), !listed.contains(id) else { continue }
             do {
                 let pack = try await reader.pack(id)
                 guard pack.id == id else { continue }
@@ -35,6 +34,11 @@ extension Repository {
                 blocks += pack.trailer.ids.count
                 report.packs += 1
             } catch let error as BackupError where error.code == .damaged {
+                // Pruned meanwhile.
+                if PackReader.isMissing(error, id) {
+                    try await requireGone(pack: id)
+                    continue
+                }
                 report.damagedPacks.append(info.name)
             }
             if blocks >= 200_000 {

@@ -8,6 +8,8 @@ public struct RepairReport: Sendable {
         /// Bytes that are lost; empty where it is not known which, or all are.
         public var ranges: [Range<Int64>]
         public var size: Int64
+        /// Of what is lost; nil for another name of a file.
+        var digest: [UInt8]?
     }
 
     /// A pack of which something cannot be read.
@@ -36,6 +38,9 @@ public struct RepairReport: Sendable {
         /// What else is lost, for people: stretches of the manifest.
         public var otherLosses: [String] = []
 
+        /// No new one is made of it.
+        public var isNothingLeft = false
+
         public var isLossy: Bool { !filesLost.isEmpty || !otherLosses.isEmpty }
     }
 
@@ -45,12 +50,18 @@ public struct RepairReport: Sendable {
     public var snapshots: [Snapshot] = []
     /// Snapshots of which nothing can be read, with the reason.
     public var unreadable: [(name: SnapshotName, problem: String)] = []
+    /// Snapshots that nobody may read, as closings of key pairs say or no longer say, with the reason.
+    public var refused: [(name: SnapshotName, problem: String)] = []
+    /// Packs that an earlier repair marked as damaged, and of which every block was read now.
+    public var wholeAgain = 0
 
     public init() {}
 
-    public var isLossy: Bool { !unreadable.isEmpty || snapshots.contains(where: \.isLossy) }
+    /// Whether something is lost, or cannot be read.
+    public var isLossy: Bool { !unreadable.isEmpty || !refused.isEmpty || snapshots.contains(where: \.isLossy) }
     /// Snapshots that go on being reported until they are forgotten.
     public var toForget: [ObjectID] {
-        snapshots.filter { $0.repaired != nil || $0.existing != nil }.map(\.damaged.id) + unreadable.map(\.name.id)
+        snapshots.filter { $0.repaired != nil || $0.existing != nil || $0.isNothingLeft }.map(\.damaged.id)
+            + unreadable.map(\.name.id)
     }
 }

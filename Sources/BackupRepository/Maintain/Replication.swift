@@ -198,6 +198,11 @@ public final class Replication {
     }
 
     private func copy(packs: Set<ObjectID>) async throws {
+        if let bad = packs.first(where: { usable.isDamaged($0) }) {
+            throw BackupError(
+                .damaged, "a repair at \(place.location) found pack \(FinishedPack.name(bad)) damaged there",
+                hint: "Forget there what needs it, run 'bgbackup prune' until it is gone, then copy again.")
+        }
         // A pack has one name for ever: it cannot be stored beside the one that is about to go.
         if let doomed = packs.first(where: { usable.isDoomed($0) }) {
             throw BackupError(
@@ -267,7 +272,7 @@ public final class Replication {
 
     /// What has the name and another size is not what was sent, and is not
     /// replaced: objects are written once.
-    private static func put(_ name: String, _ content: AlignedBuffer, _ place: any ObjectStore) async throws {
+    static func put(_ name: String, _ content: AlignedBuffer, _ place: any ObjectStore) async throws {
         do {
             try await place.put(name, content, ifAbsent: true)
         } catch let error as StoreError where error.kind == .exists {

@@ -6,6 +6,9 @@ import ObjectStorage
 /// earlier is left, and the grace is over (docs/prune.md).
 struct Tombstone: Codable, Sendable {
     var packs: [String]
+    /// A repair found them damaged, whoever needs them: whoever begins later treats these as gone too, and no prune
+    /// takes anything away on the word of this note. Nil: not.
+    var damaged: Bool?
 
     static let topic = NoteTopic("tombstone")
     /// Packs of one note.
@@ -37,6 +40,8 @@ struct Tombstones: Sendable {
     }
 
     var stones: [Stone] = []
+    /// Marks of damaged packs: nothing goes on their word, and they go when their packs have gone.
+    var damaged: [(id: ObjectID, packs: Set<ObjectID>)] = []
     /// Notes of revivals, each with the tombstone it is about.
     var revivals: [(id: ObjectID, tombstone: ObjectID)] = []
 
@@ -59,6 +64,7 @@ struct Tombstones: Sendable {
         }
         try await repository.forEachNote(Tombstone.topic, of: Tombstone.self, limit: Tombstone.sizeLimit) { note in
             let named = try packs(note.body.packs)
+            if note.body.damaged == true { return damaged.append((note.id, named)) }
             stones.append(
                 Stone(id: note.id, modified: note.modified, packs: named, revived: revived.removeValue(forKey: note.id) ?? []))
         }
@@ -74,13 +80,17 @@ struct DoomedPacks {
         .damaged, "notes of prunes name more than \(most) packs",
         hint: "No prune writes so many: look at what is below \(Tombstone.topic.prefix) and \(Revival.topic.prefix).")
 
+    /// All of them, damaged ones too.
     private(set) var packs: Set<ObjectID> = []
+    private(set) var damaged: Set<ObjectID> = []
     private(set) var tombstones: [ObjectID] = []
 
     init(_ repository: Repository) async throws {
         try await repository.forEachNote(Tombstone.topic, of: Tombstone.self, limit: Tombstone.sizeLimit) { note in
             tombstones.append(note.id)
-            packs.formUnion(note.body.packs.compactMap { ObjectID(hex: $0) })
+            let named = note.body.packs.compactMap { ObjectID(hex: $0) }
+            packs.formUnion(named)
+            if note.body.damaged == true { damaged.formUnion(named) }
             guard packs.count <= Self.most else { throw Self.tooMany }
         }
     }
@@ -90,15 +100,24 @@ struct DoomedPacks {
 public struct UsablePacks: Sendable {
     private var present: Set<ObjectID>
     private let doomed: Set<ObjectID>
+    private let damaged: Set<ObjectID>
 
-    init(present: Set<ObjectID> = [], doomed: Set<ObjectID> = []) { (self.present, self.doomed) = (present, doomed) }
+    init(present: Set<ObjectID> = [], doomed: Set<ObjectID> = [], damaged: Set<ObjectID> = []) {
+        (self.present, self.doomed, self.damaged) = (present, doomed, damaged)
+    }
 
     public func contains(_ pack: ObjectID) -> Bool { present.contains(pack) && !doomed.contains(pack) }
 
     func isDoomed(_ pack: ObjectID) -> Bool { doomed.contains(pack) }
 
+    /// Doomed because a repair found it damaged.
+    func isDamaged(_ pack: ObjectID) -> Bool { damaged.contains(pack) }
+
     /// A pack that this run stored, or has seen.
     mutating func insert(_ pack: ObjectID) { present.insert(pack) }
+
+    /// A pack that this run has found to be no good.
+    mutating func remove(_ pack: ObjectID) { present.remove(pack) }
 }
 
 extension Repository {
@@ -119,6 +138,8 @@ extension Repository {
         let doomed = try await DoomedPacks(self)
         async let present = storedPacks()
         try await intent.respect(doomed.tombstones)
-        return (UsablePacks(present: Set(try await present.keys), doomed: doomed.packs), doomed.tombstones)
+        return (
+            UsablePacks(present: Set(try await present.keys), doomed: doomed.packs, damaged: doomed.damaged), doomed.tombstones
+        )
     }
 }

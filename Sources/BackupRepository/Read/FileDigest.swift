@@ -65,7 +65,7 @@ extension PackReader.OpenPack {
 
 extension PackReader.OpenPack {
     /// What a block is; nil where the pack has no such block.
-    public func id(_ ordinal: Int) -> BlockID? { trailer.ids.indices.contains(ordinal) ? trailer.ids[ordinal] : nil }
+    public func id(_ ordinal: Int) -> BlockID? { trailer.holds(ordinal) ? trailer.ids[ordinal] : nil }
 
     /// Whether a block is in a frame.
     public func holds(_ ordinal: Int, in frame: Int) -> Bool { trailer.frames[frame].blocks.contains(ordinal) }

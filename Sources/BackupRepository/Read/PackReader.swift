@@ -73,7 +73,7 @@ public final class PackReader: Sendable {
                     throw damaged(FinishedPack.name(successor), error)
                 }
             }
-            throw missing(name)
+            throw Self.missing(name)
         }
     }
 
@@ -190,13 +190,13 @@ public final class PackReader: Sendable {
                 // It was there when it was opened: a prune has put another one in its place.
                 let successor = try await find(pack.id)
                 guard successor.id != pack.id, successor.trailer.frames.count == pack.trailer.frames.count else {
-                    throw missing(FinishedPack.name(pack.id))
+                    throw Self.missing(FinishedPack.name(pack.id))
                 }
                 remember(successor, as: pack.id)
                 pack = successor
             }
         }
-        throw missing(FinishedPack.name(pack.id))
+        throw Self.missing(FinishedPack.name(pack.id))
     }
 
     private func fetch(_ frames: Range<Int>, of pack: OpenPack) async throws -> ObjectBytes {
@@ -323,12 +323,15 @@ public final class PackReader: Sendable {
         } catch let error as FormatError {
             throw damaged(name, error)
         } catch let error as StoreError where error.kind == .notFound {
-            throw missing(name)
+            throw Self.missing(name)
         }
     }
 
-    private func missing(_ name: String) -> BackupError {
-        BackupError(.damaged, "pack \(name) is missing", hint: Self.hint)
+    static func missing(_ name: String) -> BackupError { BackupError(.damaged, "pack \(name) is missing", hint: hint) }
+
+    /// Whether an error says that a read found no such pack, and nothing of bytes that are wrong.
+    static func isMissing(_ error: BackupError, _ pack: ObjectID) -> Bool {
+        error.code == .damaged && error.cause == nil && error.message == missing(FinishedPack.name(pack)).message
     }
 
     private func damaged(_ name: String, _ error: FormatError) -> BackupError {

@@ -145,6 +145,12 @@ public final class RepositoryWriter {
     /// Whether a snapshot may refer to the pack: it is there, and no prune is about to take it away.
     public func mayUse(pack: ObjectID) -> Bool { usable.contains(pack) }
 
+    /// From here on nothing that is added is looked for in this pack.
+    func avoid(pack: ObjectID) { usable.remove(pack) }
+
+    /// A pack that this run has put by itself.
+    func found(pack: ObjectID) { usable.insert(pack) }
+
     /// Packs what was added so far: every ticket then has a location.
     public func settleTickets() async throws { try await endPack() }
 
@@ -165,14 +171,7 @@ public final class RepositoryWriter {
         try await commit(record, manifest: manifest, id: .random(repository.ambient))
     }
 
-    /// A snapshot that takes another one's place among those of its sequence: it stands behind that one.
-    func commit(_ record: SnapshotRecord, manifest: Extents, after other: ObjectID) async throws -> SnapshotName {
-        var id = ObjectID.random(repository.ambient)
-        for _ in 0..<1000 where id < other { id = .random(repository.ambient) }
-        return try await commit(record, manifest: manifest, id: id).name
-    }
-
-    private func commit(
+    func commit(
         _ record: SnapshotRecord, manifest: Extents, id: ObjectID
     ) async throws -> (name: SnapshotName, stored: Int) {
         try await finish()

@@ -10,15 +10,15 @@ struct RepairCommand: AsyncParsableCommand {
             are never changed; index objects that cannot be read are replaced. --dry-run says first what would be done. \
             Exit status 17: packs are damaged.
 
-            --salvage is experimental. It stores anew what is readable of damaged packs, and makes for each damaged \
-            snapshot another one, tagged 'repaired', without the files that lost something: zeros never stand in for lost \
-            data. Nothing of the damaged ones is taken away: keep them, and a copy of the repository, until what you need \
-            is restored. See docs/repair.md, and there "What is not proven".
+            --salvage stores anew what is readable of damaged packs, and makes for each damaged snapshot another one, \
+            tagged 'repaired', without the files that lost something: zeros never stand in for lost data. Nothing of the \
+            damaged ones is taken away: keep them until what you need is restored. A store that does not answer ends it: \
+            only what is surely damaged counts as lost.
             """)
 
     @OptionGroup var global: GlobalOptions
     @OptionGroup var dry: DryRunOption
-    @Flag(help: "Experimental: save what is readable of damaged packs and snapshots.") var salvage = false
+    @Flag(help: "Save what is readable of damaged packs and snapshots.") var salvage = false
     @Flag(help: "Read all data, as 'check --read-data' does: else only damage of trailers, manifests and whole packs is seen.")
     var readData = false
     @Option(help: ArgumentHelp("Second copy of the repository, from which what is lost here is fetched.", valueName: "url"))
@@ -37,6 +37,7 @@ struct RepairCommand: AsyncParsableCommand {
         var options = Repair.Options()
         options.dryRun = dry.dryRun
         options.readData = readData
+        options.cacheDirectory = session.cacheDirectory
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let report = try await Repair.run(repository, from: copy, options) { done, total in
             if interactive { Terminal.raw("\r\u{1b}[Krepair: pack \(done) of \(total)") }
@@ -72,51 +73,65 @@ struct RepairCommand: AsyncParsableCommand {
     }
 
     private func print(_ report: RepairReport) {
-        let verb = dry.dryRun ? "would be" : "were"
         if !global.quiet {
-            printIndex(report)
-            for pack in report.packs {
-                let done = pack.isRestored ? "it \(verb) put back whole" : "\(pack.blocksSaved) blocks \(verb) saved"
-                let lost = pack.blocksLost > 0 ? ", \(pack.blocksLost) blocks are lost" : ""
-                Output.line("DAMAGE  \(pack.name): \(pack.problem); \(done)\(lost)")
+            if report.index.packs > 0 || !report.index.damagedIndexes.isEmpty || !report.copies.isEmpty { printIndex(report) }
+            if report.wholeAgain > 0 {
+                Output.line("\(report.wholeAgain) packs that were marked as damaged are whole: the mark was taken back")
             }
+            for pack in report.packs { Output.line("DAMAGE  \(pack.name): \(pack.problem); \(outcome(pack))") }
         }
         for snapshot in report.snapshots { print(snapshot) }
         for (name, problem) in report.unreadable { Output.line("LOST    snapshot \(name.id) cannot be read: \(problem)") }
+        for (name, problem) in report.refused { Output.line("REFUSED snapshot \(name.id): \(problem)") }
         guard !global.quiet else { return }
-        if !dry.dryRun, !report.toForget.isEmpty {
-            Output.line(
-                "The damaged snapshots and packs stay. Restore what you need from the repaired ones before you forget any.")
-        }
-        let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty
+        if !dry.dryRun { printForget(report) }
+        let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty && report.refused.isEmpty
         Output.line(
             report.isLossy
                 ? "Something is lost."
                 : isClean
                     ? "Nothing lost was found\(readData ? "" : "; data was not read (--read-data)")."
-                    : "Nothing more is known to be lost: all of it \(dry.dryRun ? "would be" : "was") mended.")
+                    : "Nothing is lost: all of it \(dry.dryRun ? "would be" : "was") mended\(readData ? "" : "; data was not read (--read-data)")."
+        )
+    }
+
+    private func outcome(_ pack: RepairReport.Pack) -> String {
+        if pack.isRestored { return "it \(dry.dryRun ? "would be" : "was") put back whole from the second copy" }
+        let all = pack.blocksSaved + pack.blocksLost
+        guard all > 0 else { return "nobody knows what it held" }
+        if pack.blocksSaved == 0 { return "all that it held is lost" }
+        return pack.blocksLost == 0 ? "nothing that it held is lost" : "lost of its blocks: \(pack.blocksLost) of \(all)"
+    }
+
+    private func printForget(_ report: RepairReport) {
+        guard !report.toForget.isEmpty else { return }
+        Output.line(
+            "The damaged snapshots and packs stay. Restore what you need before you forget any; then these end the reports of them:"
+        )
+        Output.line("    bgbackup forget \(report.toForget.map { "\("\($0)".prefix(8))" }.joined(separator: " "))")
+        Output.line("    bgbackup prune")
     }
 
     private func print(_ snapshot: RepairReport.Snapshot) {
-        let id = "\(snapshot.damaged.id)".prefix(8)
-        let result =
+        let name = "snapshot \("\(snapshot.damaged.id)".prefix(8)) of \(printable(snapshot.node.utf8))"
+        let place =
             snapshot.repaired.map { "snapshot \("\($0.id)".prefix(8)) has" }
             ?? snapshot.existing.map { "snapshot \("\($0.id)".prefix(8)) of an earlier repair has" }
             ?? "a new snapshot would have"
-        Output.line(
-            "DAMAGE  snapshot \(id) of \(printable(snapshot.node.utf8)): \(result)"
-                + (snapshot.isLossy
-                    ? " \(snapshot.filesKept) files of it, \(snapshot.filesLost.count) are lost" : " all of it"))
-        for file in snapshot.filesLost {
-            let ranges = file.ranges.prefix(8).map { "\($0.lowerBound)-\($0.upperBound)" }.joined(separator: ", ")
-            let lost = file.ranges.reduce(0) { $0 + $1.upperBound - $1.lowerBound }
-            Output.line(
-                "LOST    \(printable(file.path))"
-                    + (file.ranges.isEmpty
-                        ? ": the file that it is another name of" : ": \(lost) of \(file.size) bytes, at \(ranges)")
-                    + (file.ranges.count > 8 ? " and \(file.ranges.count - 8) more places" : ""))
-        }
+        let amount =
+            !snapshot.isLossy
+            ? "all of it"
+            : snapshot.filesLost.isEmpty ? "what is left of it" : "all of it but files: \(snapshot.filesLost.count)"
+        Output.line("DAMAGE  \(name): \(snapshot.isNothingLeft ? "nothing of it is left" : "\(place) \(amount)")")
+        for file in snapshot.filesLost { Output.line("LOST    \(printable(file.path)): \(loss(of: file))") }
         for loss in snapshot.otherLosses { Output.line("LOST    \(loss)") }
+    }
+
+    private func loss(of file: RepairReport.LostFile) -> String {
+        if file.ranges.isEmpty { return "it is another name of a file that is lost" }
+        let ranges = file.ranges.prefix(8).map { "\($0.lowerBound)-\($0.upperBound)" }.joined(separator: ", ")
+        let more = file.ranges.count > 8 ? " and \(file.ranges.count - 8) more places" : ""
+        return "\(file.ranges.reduce(0) { $0 + $1.upperBound - $1.lowerBound }) of \(file.size) bytes, at \(ranges)\(more)"
     }
 }
 
@@ -158,6 +173,8 @@ struct RepairDocument: Encodable {
     let packs: [Pack]
     let snapshots: [Snapshot]
     let unreadable: [Unreadable]
+    let refused: [Unreadable]
+    let packs_whole_again: Int
     let to_forget: [String]
     let lost: Bool
     let dry_run: Bool
@@ -183,6 +200,8 @@ struct RepairDocument: Encodable {
                 }, other_losses: snapshot.otherLosses)
         }
         unreadable = report.unreadable.map { Unreadable(snapshot_id: "\($0.name.id)", problem: $0.problem) }
+        refused = report.refused.map { Unreadable(snapshot_id: "\($0.name.id)", problem: $0.problem) }
+        packs_whole_again = report.wholeAgain
         to_forget = report.toForget.map { "\($0)" }
         lost = report.isLossy
         dry_run = dryRun

@@ -32,6 +32,7 @@ struct PruneSchedule: Sendable {
         var givenUp = 0
         var copied = 0
         var repacked = 0
+        var repaired = 0
     }
 
     let seed: Int
@@ -241,7 +242,10 @@ struct PruneSchedule: Sendable {
             await world.stage.rest(actor)
             let repository = process(actor, number, &random, world, isReader: true)
             do {
-                if random.number(0...1) == 0 {
+                // Only here: what a guard that is missing costs the schedules tell without it.
+                if sabotage == nil, (seed + number) % 3 == 0 {
+                    try await repair(repository, world)
+                } else if random.number(0...1) == 0 {
                     let report = try await repository.check(readShare: 0)
                     if report.isDamaged { world.wrong("a check finds damage: \(Self.damages(report))") }
                 } else if let name = try await repository.snapshotNames().randomElement(using: &random) {
@@ -258,6 +262,22 @@ struct PruneSchedule: Sendable {
             } catch {
                 world.wrong("a reader failed: \(error)")
             }
+        }
+    }
+
+    /// Nothing is damaged, so there is nothing to repair, whatever goes meanwhile.
+    private func repair(_ repository: Repository, _ world: World) async throws {
+        var options = Repair.Options()
+        options.dryRun = seed % 2 == 0
+        do {
+            let report = try await Repair.run(repository, from: nil, options, renewing: nil) { _, _ in }
+            let listed = Set(world.store.names)
+            let lost = (report.snapshots.map(\.damaged) + report.unreadable.map(\.name)).filter { listed.contains($0.object) }
+            if !lost.isEmpty { world.wrong("a repair finds damage: \(lost), \(report.packs)") }
+            if report.packs.contains(where: { listed.contains($0.name) }) { world.wrong("a repair blames \(report.packs)") }
+            world.outcome.withLock { $0.repaired += 1 }
+        } catch let error as BackupError where error.code == .busy {
+            world.outcome.withLock { $0.busy += 1 }
         }
     }
 
