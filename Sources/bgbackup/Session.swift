@@ -93,9 +93,10 @@ struct Session {
         return repository
     }
 
-    /// Opens for a backup, with the writer key where there is one.
+    /// Opens for a backup, with the writer key where there is one, unless a password was named and that only lies about:
+    /// it may be another repository's.
     func openForBackup(writerKeyFile: String?) async throws -> Repository {
-        if let ring = try writerKey(writerKeyFile) {
+        if writerKeyFile != nil || options.passwordFile == nil, let ring = try writerKey(writerKeyFile) {
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
         return try await open(with: try await password())
