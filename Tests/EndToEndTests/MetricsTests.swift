@@ -123,13 +123,19 @@ import Testing
         let stage = try WatchStage()
         try stage.write()
         try stage.backup()
+        // One that is in no library.
+        try stage.write("other")
+        let elsewhere = stage.workspace.path("elsewhere.yaml")
+        try FileManager.default.moveItem(atPath: stage.workspace.path("config/policies/other.yaml"), toPath: elsewhere)
+        try stage.expect(0, ["check", "--policy", elsewhere])
         try stage.write(spec: "  paused: true")
         for arguments in [["backup", "--policy", "demo", "--schedule", "hourly"], ["check", "--policy", "demo"]] {
             try FileManager.default.removeItem(atPath: stage.metrics)
             try stage.expect(0, arguments)
             #expect(try stage.samples.contains { $0.hasPrefix("bgbackup_paused{policy=\"demo\"") && $0.hasSuffix(" 1") })
         }
-        #expect(stage.workspace.runs.count == 1)
+        #expect(stage.workspace.runs.count == 2)
+        #expect(try stage.samples.contains { $0.hasPrefix("bgbackup_last_run_status{policy=\"other\"") })
     }
 
     @Test func `a file that cannot be written is said, and fails no run`() throws {

@@ -103,8 +103,8 @@ final class JobRun {
         nextSave = monotonicSeconds() + 60
         if isWell { notifier?.beat(active.record) }
         if let path = active.record.textfile {
-            let metrics = SharedMetrics(path, policy, [active.record], session)
-            metrics.write(active.record, history, timers: await TimerStates.ask(metrics.policies))
+            let metrics = SharedMetrics(path, policy, history, session)
+            metrics.write(active.record, timers: await TimerStates.ask(metrics.policies))
         }
     }
 
@@ -123,7 +123,7 @@ final class JobRun {
                 node: nil)
         }
         guard let run else {
-            if isTold, let paused { await writeMetrics(paused, nil, paused.textfile, []) }
+            if isTold, let paused { await writeMetrics(paused, nil, paused.textfile) }
             return
         }
         let code = ending.code ?? (ending.status == 0 ? nil : trouble?.code)
@@ -137,7 +137,7 @@ final class JobRun {
         for name in known?.damaged ?? [] {
             Terminal.note("bgbackup: warning: the record \(printable(name.utf8)) of an earlier run cannot be read", .warning)
         }
-        let timers = await writeMetrics(policy, run.record, run.record.textfile, earlier)
+        let timers = await writeMetrics(policy, run.record, run.record.textfile)
         if let policy { await tell(policy, run, earlier, timers) }
     }
 
@@ -178,15 +178,13 @@ final class JobRun {
     /// Writes the metrics of all policies that share a file.
     /// - Returns: what systemd says of their timers
     @discardableResult
-    private func writeMetrics(
-        _ policy: Policy?, _ record: RunRecord?, _ path: String?, _ earlier: [RunRecord]
-    ) async -> [String: [String: TimerState]] {
-        let metrics = path.map { SharedMetrics($0, policy, (record.map { [$0] } ?? []) + earlier, session) }
+    private func writeMetrics(_ policy: Policy?, _ record: RunRecord?, _ path: String?) async -> [String: [String: TimerState]] {
+        let metrics = path.map { SharedMetrics($0, policy, history, session) }
         let policies = metrics?.policies ?? (policy.map { [$0] } ?? [])
         // Not the run's task: that may have been cancelled. A run that a signal ends has little time to ask.
         let patience = Main.signal == nil ? TimerStates.patience : 1
         let timers = await Task { await TimerStates.ask(policies, within: patience) }.value
-        metrics?.write(record, history, timers: timers)
+        metrics?.write(record, timers: timers)
         return timers
     }
 

@@ -10,19 +10,21 @@ struct SharedMetrics {
     private let textfiles: [String: String?]
     /// Files that are there and no policies any more: what their last words were stays.
     private let broken: Set<String>
+    private let history: RunHistory?
     private let session: Session
 
-    /// Seconds that one run waits for another to have written.
-    private static let patience = 5.0
+    /// Seconds that one run waits for another to have written; one that a signal ends has not so many.
+    private static var patience: Double { Main.signal == nil ? 5 : 1 }
 
     /// - Parameter own: of the run that writes; nil by hand
-    init(_ path: String, _ own: Policy?, _ records: [RunRecord], _ session: Session) {
+    init(_ path: String, _ own: Policy?, _ history: RunHistory?, _ session: Session) {
         self.path = path
+        self.history = history
         self.session = session
         var found = own.map { [$0] } ?? []
         var broken: Set<String> = []
         // Those that are in no library were named by their paths.
-        for file in PolicyCommand.library.files + Set(records.compactMap(\.policyFile)).sorted() {
+        for file in PolicyCommand.library.files + Set((history?.latest().records ?? []).compactMap(\.policyFile)).sorted() {
             if let policy = (try? PolicyFile(path: file))?.policy {
                 if !found.contains(where: { $0.name == policy.name }) { found.append(policy) }
             } else if access(file, F_OK) == 0 {
@@ -46,7 +48,7 @@ struct SharedMetrics {
     /// - Parameters:
     ///   - record: the run's own, which may not be in the history
     ///   - timers: of all `policies`
-    func write(_ record: RunRecord?, _ history: RunHistory?, timers: [String: [String: TimerState]]) {
+    func write(_ record: RunRecord?, timers: [String: [String: TimerState]]) {
         let lock = session.stateDirectory.map { Self.lock("\($0)/metrics.lock") } ?? -1
         defer { if lock >= 0 { close(lock) } }
         let earlier = (history?.latest().records ?? []).filter { $0.id != record?.id && holds($0) }
