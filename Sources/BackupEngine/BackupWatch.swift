@@ -45,7 +45,7 @@ public struct BackupWatch {
     /// - Throws: what the first run throws, since nobody wants to wait for a
     ///   mistyped path; later the error of the last of `mostFailures` runs in
     ///   a row; `CancellationError`
-    public func run(_ tell: (Event) throws -> Void) async throws {
+    public func run(_ tell: (Event) async throws -> Void) async throws {
         // Not where it would make prunes wait for long.
         let session = interval <= Self.longestSession ? WriterSession() : nil
         do { try await run(session, tell) } catch {
@@ -54,7 +54,7 @@ public struct BackupWatch {
         }
     }
 
-    private func run(_ session: WriterSession?, _ tell: (Event) throws -> Void) async throws {
+    private func run(_ session: WriterSession?, _ tell: (Event) async throws -> Void) async throws {
         var options = options
         var failures = 0
         var isFirst = true
@@ -81,7 +81,7 @@ public struct BackupWatch {
                     event = .failed(failure, retryAfter: wait)
                 }
             }
-            try tell(event)
+            try await tell(event)
             isFirst = false
             let left = started + wait - monotonicSeconds()
             if left > 0 { try await WorkPulse.sleep(seconds: left) }

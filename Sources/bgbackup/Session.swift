@@ -116,9 +116,12 @@ struct Session {
         return ring
     }
 
-    /// Opens for a backup, with the writer key where there is one.
+    /// Opens for a backup, with the writer key where there is one, unless a password was named and that only lies about:
+    /// it may be another repository's.
     func openForBackup(writerKeyFile: String?) async throws -> Repository {
-        if let ring = try writerKey(writerKeyFile) { return try await open(writer: ring) }
+        if writerKeyFile != nil || options.passwordFile == nil, let ring = try writerKey(writerKeyFile) {
+            return try await open(writer: ring)
+        }
         return try await open(with: try await password())
     }
 

@@ -52,7 +52,12 @@ extension Workspace {
         let volume = try Volume.small(workspace.path("volume"))
         try workspace.expect(12, ["backup", volume.path], extra: ["BGBACKUP_PASSWORD_FILE": workspace.path("nothing")])
         try workspace.expect(10, ["prune", "-r", workspace.path("elsewhere")])
+        // A command line that is wrong ran nothing.
         try workspace.expect(64, ["backup", "--policy", workspace.path("no-such.yaml")])
+        try workspace.expect(64, ["check", "--read-data=much"])
+        let wrong = workspace.path("wrong.yaml")
+        try Data("nonsense: 1".utf8).write(to: URL(filePath: wrong))
+        try workspace.expect(64, ["check", "--policy", wrong])
         try workspace.backup(volume, "--capture", "none")
         let pack = try #require(
             try Program.tool("sh", ["-c", "find \"$0\"/v1/packs -type f | head -1", workspace.repository]).output
@@ -61,11 +66,10 @@ extension Workspace {
         try workspace.expect(17, ["check"])
         let runs = workspace.runs
         #expect(
-            runs.map(\.errorCode) == ["damaged", nil, "usage", "no-repository", "no-password"]
-                || runs[2].errorCode == "wrong-policy")
+            runs.map(\.errorCode) == ["damaged", nil, "wrong-policy", "no-repository", "no-password"])
         #expect(
             runs[0].outcome == .failure && runs[0].errorMessage?.contains("packs/") == true && runs[0].figures.damages ?? 0 > 0)
-        #expect(runs[2].policy == "no-such" && runs[2].exitStatus == 64)
+        #expect(runs[2].policy == "wrong" && runs[2].exitStatus == 64)
         #expect(runs[3].repository == workspace.path("elsewhere") && runs[3].exitStatus == 10)
         #expect(runs[4].exitStatus == 12 && runs[4].errorMessage?.contains("nothing") == true)
     }

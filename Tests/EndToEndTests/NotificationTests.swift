@@ -48,6 +48,41 @@ import Testing
         #expect(check.requests.last?.body.contains(stage.workspace.passwordFile) == true)
     }
 
+    @Test func `what nobody heard is told once more`() throws {
+        let stage = try WatchStage()
+        let (deaf, hook) = (try HookServer(.fail), try HookServer())
+        try stage.systemd(load: "loaded", active: "inactive")
+        try stage.write(hook: deaf.url, on: "[failure]")
+        try stage.expect(0, ["check", "--policy", "demo"])
+        #expect(deaf.requests.count == 1)
+        try stage.write(hook: hook.url, on: "[failure]")
+        for _ in 0..<2 { try stage.expect(0, ["check", "--policy", "demo"]) }
+        #expect(hook.requests.count == 1 && hook.requests.first?.body.contains("timer-missing") == true)
+    }
+
+    /// glibc asks a name server that is not there for minutes, and nothing can stop it.
+    @Test(.enabled(if: Requirement.root, "needs a mount namespace"))
+    func `a resolver that hangs ends nothing late`() throws {
+        let stage = try WatchStage()
+        try stage.write(hook: "http://no.such.host.invalid/CANARY")
+        let resolver = stage.workspace.path("resolv.conf")
+        try Data("nameserver 192.0.2.1\noptions timeout:30 attempts:4\n".utf8).write(to: URL(filePath: resolver))
+        let command = """
+            mount --bind '\(resolver)' /etc/resolv.conf && exec '\(Program.binary)' backup --policy demo --schedule hourly
+            """
+        let (result, time) = try seconds {
+            try Program.run(
+                "/usr/bin/unshare",
+                [
+                    "--mount", "--net", "--propagation", "private", "sh", "-c",
+                    "ip link set lo up; ip route add default dev lo; \(command)",
+                ],
+                environment: stage.workspace.environment.merging(stage.extra) { $1 })
+        }
+        #expect(result.status == 0 && result.errors.contains("webhook 1 is not told"), "\(result.errors)")
+        #expect(time < 25, "\(time)")
+    }
+
     @Test(arguments: [HookServer.Manner.fail, .redirect, .hang])
     func `a server that is ill fails no backup and delays it little`(_ manner: HookServer.Manner) throws {
         let stage = try WatchStage()

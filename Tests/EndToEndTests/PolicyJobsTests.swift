@@ -171,6 +171,8 @@ private struct JobStage {
         #expect(try stage.expect(1, install).errors.contains("was not written by bgbackup"))
         try stage.expect(0, ["policy", "uninstall", "demo", "--files-only", "--directory", units])
         #expect(try files(units) == ["bgbackup-check@demo.timer.d/50-policy.conf"])
+        let unknown = try stage.expect(64, ["policy", "uninstall", "demi", "--files-only", "--directory", units])
+        #expect(unknown.errors.contains("nothing is installed of a policy 'demi'") && unknown.errors.contains("HINT: "))
         try stage.write(schedules: "    - {name: hourly, onCalendar: hurly}")
         try stage.expect(64, install)
     }

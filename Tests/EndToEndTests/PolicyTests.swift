@@ -160,6 +160,17 @@ private struct Stage {
         #expect(daily.count == 3 && daily.allSatisfy { $0.hasSuffix("T02:00:00Z") } && daily == daily.sorted())
         let text = try stage.workspace.expect(0, ["policy", "next", "demo", "-n", "2"], extra: stage.configuration).output
         #expect(text.split(separator: "\n").count == 7 && text.contains(/04:30:00 UTC +demo +check/))
+        // Whether systemd will: one that says it has no such timer.
+        let bin = stage.workspace.path("bin")
+        try FileManager.default.createDirectory(atPath: bin, withIntermediateDirectories: false)
+        let script = """
+            #!/bin/sh
+            for unit; do case $unit in *.timer) printf 'Id=%s\\nLoadState=not-found\\nActiveState=inactive\\n\\n' "$unit" ;; esac; done
+            """
+        try Data(script.utf8).write(to: URL(filePath: "\(bin)/systemctl"))
+        chmod("\(bin)/systemctl", 0o755)
+        let path = stage.configuration.merging(["PATH": "\(bin):/usr/bin:/bin"]) { $1 }
+        #expect(try stage.workspace.expect(0, ["policy", "next"], extra: path).output.contains("not installed"))
     }
 
     @Test func `next without systemd says what is missing`() throws {

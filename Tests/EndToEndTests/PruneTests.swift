@@ -1,5 +1,6 @@
 import BackupBase
 import Foundation
+import Operations
 import Glibc
 import TestSupport
 import Testing
@@ -313,6 +314,9 @@ struct PruneTests {
         #expect(result.summary["code"] as? String == "immutable" && result.errors.contains("locks keep"))
         #expect(try workspace.store.names("v1/packs/") == before)
         #expect(try workspace.store.names("v1/notes/tombstone/").count == 1)
+        // What is there, and until when, is remembered of such a run too.
+        let figures = try #require(workspace.runs.first?.figures)
+        #expect(figures.repositoryBytesLocked ?? 0 > 0 && figures.lockedUntil != nil && figures.snapshots == 1)
         let plan = try workspace.expect(0, ["prune", "--grace", "0", "--json", "--dry-run"])
         let locked = try #require(plan.summary["locked"] as? [String: Any])
         #expect((locked["packs"] as? Int ?? 0) > 0 && plan.summary["locked_until"] is String)

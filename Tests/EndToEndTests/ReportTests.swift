@@ -67,7 +67,21 @@ struct ReportTests {
         let damaged = try workspace.expect(17, ["report", "--json"])
         #expect(((damaged.document as? [String: Any])?["problems"] as? [String])?.count == 1)
         try workspace.expect(17, ["report", "-o", workspace.path("bad.html")])
-        #expect(try String(contentsOfFile: workspace.path("bad.html"), encoding: .utf8).contains("1 snapshot cannot be read"))
+        #expect(try String(contentsOfFile: workspace.path("bad.html"), encoding: .utf8).contains("1 thing cannot be read"))
+    }
+
+    @Test func `Notes that cannot be read are said, and nothing is taken for unproven`() throws {
+        let first = try workspace.backup(volume)
+        try workspace.expect(0, ["hold", first.id, "--reason", "before the move"])
+        try volume.shell("find '\(workspace.repository)/v1/notes' -type f -exec sh -c 'echo nothing >\"$0\"' {} \\;")
+        let result = try workspace.expect(17, ["report", "--json"])
+        let document = try #require(result.document as? [String: Any])
+        #expect(
+            document["drills"] as? [Any] == nil && (document["problems"] as? [String])?.first?.contains("held and proven") == true
+        )
+        try workspace.expect(17, ["report", "-o", workspace.path("bad.html")])
+        let text = try String(contentsOfFile: workspace.path("bad.html"), encoding: .utf8)
+        #expect(text.contains("notes of drills cannot be read") && !text.contains("No snapshot here has been proven"))
     }
 
     @Test func `Prunes on this node make the curve of stored bytes`() throws {

@@ -117,6 +117,42 @@ import Testing
         #expect(try stage.status().codes.contains("no-password"))
     }
 
+    @Test func `a disk that is not mounted, and a repository that lost its snapshots, are trouble`() throws {
+        let stage = try WatchStage()
+        try stage.write()
+        try stage.backup()
+        let away = stage.workspace.path("away")
+        try FileManager.default.moveItem(atPath: stage.workspace.repository, toPath: away)
+        try FileManager.default.createDirectory(atPath: stage.workspace.repository, withIntermediateDirectories: false)
+        let lost = try stage.status()
+        #expect(lost.status == 1 && lost.codes == ["no-repository"] && lost.text.contains("mounted"), "\(lost.text)")
+        try FileManager.default.removeItem(atPath: stage.workspace.repository)
+        #expect(try stage.status().codes == ["no-repository"])
+        try stage.workspace.expect(0, ["init"])
+        #expect(try stage.status().codes == ["no-snapshot"])
+    }
+
+    @Test func `keys that are nowhere are trouble`() throws {
+        let stage = try WatchStage()
+        try stage.write(repository: "s3://bucket/prefix")
+        let extra = stage.extra.merging(["AWS_EC2_METADATA_DISABLED": "true", "HOME": stage.workspace.path("home")]) { $1 }
+        let result = try stage.workspace.run(["status", "--json"], extra: extra)
+        #expect(result.status == 1 && result.output.contains("\"store-denied\""), "\(result.output)")
+    }
+
+    @Test(.enabled(if: FuseMount.isAvailable, "needs root and FUSE"))
+    func `a file system that answers nothing holds nobody up`() throws {
+        let stage = try WatchStage()
+        let mount = try FuseMount()
+        try stage.write(repository: "\(mount.path)/repository")
+        try stage.workspace.expect(1, ["status"], extra: stage.extra)
+        mount.hang()
+        let start = Date()
+        let result = try stage.workspace.run(["status", "--json"], extra: stage.extra)
+        #expect(result.status == 1 && result.output.contains("\"store-unreachable\""), "\(result.output)")
+        #expect(Date().timeIntervalSince(start) < 30)
+    }
+
     @Test func `without a policy it shows what was done by hand, and a repository`() throws {
         let workspace = try Workspace("by-hand", kind: nil)
         let volume = try Volume.small(workspace.path("volume"))

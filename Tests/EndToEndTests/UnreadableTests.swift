@@ -1,6 +1,7 @@
 import BackupBase
 import Foundation
 import Glibc
+import Operations
 import TestSupport
 import Testing
 
@@ -94,6 +95,25 @@ struct UnreadableTests {
         for path in scratch { #expect(!listed.contains(path), "\(path)") }
         #expect(!listed.contains("tmp"))
         #expect(try snapshot.number("files_excluded") >= 7)
+    }
+
+    @Test(.enabled(if: Requirement.root, "needs another user"))
+    func `A watch whose snapshots are incomplete is not taken for a good one`() throws {
+        try volume.write("locked.dat", noise(9000, seed: 1))
+        try volume.setMode("locked.dat", 0)
+        #expect(try asNobody(["snapshots"]).status == 0)
+        let watch = try Running(
+            "/usr/bin/env",
+            [
+                "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", workspace.path("bgbackup"), "backup",
+                volume.path, "--watch", "--every", "1s", "--capture", "none",
+            ], environment: workspace.environment)
+        try watch.wait { workspace.runs.first?.figures.snapshotsMade == 1 }
+        let run = try #require(workspace.runs.first)
+        #expect(run.kind == .watch && run.figures.problems == 1 && run.figures.lastDone == nil)
+        let status = try asNobody(["status", "-r", workspace.repository])
+        #expect(status.status == 1 && status.output.contains("incomplete: "), "\(status.output)")
+        watch.end(SIGTERM)
     }
 
     /// Runs as a user whom modes bind; root runs it as nobody.

@@ -51,6 +51,16 @@ struct WriterKeyTests {
         #expect(try workspace.dump(first.id, "collections/c/config.json") == Array("{\"params\": 1}\n".utf8))
     }
 
+    @Test func `A password that is named counts more than a writer key that only lies about`() throws {
+        // With keys of its own.
+        let other = try Workspace("other", kind: nil)
+        let folder = workspace.path("credentials")
+        try volume.shell("mkdir '\(folder)'; cp '\(key)' '\(folder)/bgbackup.writer-key'")
+        try other.expect(
+            0, ["backup", volume.path, "--password-file", other.passwordFile],
+            extra: ["CREDENTIALS_DIRECTORY": folder, "BGBACKUP_PASSWORD_FILE": ""])
+    }
+
     @Test(.severalWriters) func `Without local state only what is new is stored, found by the index it may read`() throws {
         let first = try backup(["--writer-key", key])
         let other = try Summary(

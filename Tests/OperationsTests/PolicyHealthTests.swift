@@ -72,10 +72,10 @@ import Testing
         let refused = try Self.run(.prune, 0.3, 1, "retention-refused") { ($0.anomaly, $0.snapshots) = ("it changed", 3) }
         #expect(try look([good, refused]) == ["held", "anomaly"])
         #expect(try look([try Self.run(.prune, 0.1) { $0.snapshots = 3 }, strange, refused]) == ["ok"])
-        // What somebody tried by hand, and what worked since.
-        let byHand = try Self.run(.backup, 0.7, 1, "capture-failed", schedule: "other")
+        // What somebody tried by hand, without a schedule, and what worked since.
+        let byHand = try Self.run(.backup, 0.7, 1, "capture-failed", schedule: "_")
         #expect(try look([byHand, good]) == ["ok"])
-        #expect(try look([try Self.run(.backup, 0.2, 1, "capture-failed", schedule: "other"), good]).first == "failed")
+        #expect(try look([try Self.run(.backup, 0.2, 1, "capture-failed", schedule: "_"), good]).first == "failed")
     }
 
     @Test func `objectives, other hosts' jobs, pauses and clocks`() throws {
@@ -113,6 +113,149 @@ import Testing
             text.contains(
                 "bgbackup_problem{policy=\"p\",repository=\"/srv/backup\",job_name=\"backup\",schedule=\"monthly\",code=\"overdue\"} 1"
             ))
+    }
+
+    /// Runs of one job, oldest first, each with what the one before it left standing.
+    private static func chain(
+        _ kind: RunRecord.Kind, _ runs: [(hours: Double, status: Int32, fill: (inout RunRecord.Figures) -> Void)]
+    ) throws -> [RunRecord] {
+        var records: [RunRecord] = []
+        for (hours, status, fill) in runs {
+            let ambient = Ambient(now: { Int64((now - hours * hour) * 1e9) }, random: Ambient.system.random)
+            let record = RunRecord(kind, policy: "p", schedule: kind == .backup ? "hourly" : nil, ambient: ambient)
+            let run = ActiveRun(record, in: nil)
+            run.note(fill)
+            run.settle(after: records.last)
+            records.append(try run.end(status, code: status == 17 ? "damaged" : nil, ambient: ambient))
+        }
+        return records
+    }
+
+    @Test func `a change unlike before stands until retention looked, whatever backups come after it`() throws {
+        let runs = try Self.chain(
+            .backup, [(5, 0, { $0.anomaly = "it changed" }), (4, 0, { _ in }), (3, 1, { _ in }), (0.5, 0, { _ in })])
+        // What `latest` gives: the newest that was done.
+        let last = [try #require(runs.last)]
+        #expect(try Self.health(nil, last).problems.map(\.code) == ["anomaly"])
+        let text = MetricsFile([try Self.health(nil, last)], version: "1").text
+        #expect(text.contains("bgbackup_anomaly_hold{policy=\"p\",repository=\"/srv/backup\"} 1"))
+        let looked = try Self.run(.prune, 2) { $0.snapshots = 3 }
+        #expect(try Self.health(nil, last + [looked]).anomaly == nil)
+        #expect(try Self.health(nil, last + [try Self.run(.prune, 6) { $0.snapshots = 3 }]).anomaly == "it changed")
+        // Of a watch too, also where its later snapshots were well.
+        let watch = try Self.chain(
+            .watch,
+            [
+                (
+                    1, 0,
+                    { figures in
+                        figures.anomaly = "it changed"
+                        figures.noteAnomaly(at: formatTime(Int64((Self.now - 1800) * 1e9)))
+                        figures.anomaly = nil
+                    }
+                )
+            ])
+        #expect(try Self.health(nil, watch + [try Self.run(.backup, 0.2)]).anomaly == "it changed")
+        // Somebody looked at the same repository by hand.
+        let byHand = try ActiveRun(RunRecord(.forget, repository: "/srv/backup"), in: nil).end(0)
+        var looks = byHand
+        looks.figures.snapshots = 3
+        let all = PolicyHealth.all(
+            [try Self.policy()], last, names: [], looks: [looks], now: Date().timeIntervalSince1970, offset: 0)
+        #expect(all.first?.anomaly == nil)
+    }
+
+    @Test func `damages stand until a check that reads as much was well`() throws {
+        func standing(_ runs: [(Double, Int32, (inout RunRecord.Figures) -> Void)]) throws -> (Int?, [String]) {
+            let last = try #require(try Self.chain(.check, runs.map { (hours: $0.0, status: $0.1, fill: $0.2) }).last)
+            let health = try Self.health(nil, [try Self.run(.backup, 0.1), last])
+            return (last.standingDamages, health.problems.map(\.code))
+        }
+        let found: (Double, Int32, (inout RunRecord.Figures) -> Void) = (9, 17, { ($0.damages, $0.dataShare) = (3, 1) })
+        func well(_ hours: Double, _ share: Double) -> (Double, Int32, (inout RunRecord.Figures) -> Void) {
+            (hours, 0, { ($0.damages, $0.dataShare) = (0, share) })
+        }
+        #expect(try standing([found, well(8, 0)]) == (3, ["damaged"]))
+        #expect(try standing([found, well(8, 0.05), (7, 1, { _ in }), well(6, 0)]) == (3, ["damaged"]))
+        #expect(try standing([found, well(8, 0), well(7, 1)]) == (0, []))
+        // What was seen without reading data, every check sees.
+        #expect(try standing([(9, 17, { ($0.damages, $0.dataShare) = (2, 0) }), well(8, 0)]) == (0, []))
+        let last = try #require(try Self.chain(.check, [found, well(8, 0)].map { (hours: $0.0, status: $0.1, fill: $0.2) }).last)
+        #expect(
+            MetricsFile([try Self.health(nil, [last])], version: "1").text.contains(
+                "bgbackup_check_errors{policy=\"p\",repository=\"/srv/backup\"} 3"))
+    }
+
+    @Test func `a job that is new is not late, nor one that takes long`() throws {
+        let policy = try Self.policy("  check: {onCalendar: daily}")
+        func codes(_ records: [RunRecord], _ plan: PlanTimes) -> [String] {
+            PolicyHealth(
+                policy, records, timers: ["check": .active], first: Self.now - 400 * Self.hour, plan: plan, now: Self.now,
+                offset: 0
+            ).problems.map { "\($0.code) \($0.job ?? "")" }
+        }
+        let backup = try Self.run(.backup, 0.1)
+        var plan = PlanTimes()
+        #expect(codes([backup], plan) == ["overdue check"])
+        plan.policy = Self.now - 3600
+        #expect(codes([backup], plan) == [])
+        // The drop-in is what counts where there is one; a calendar that was changed counts from then on.
+        plan.timers["check"] = Self.now - 100 * Self.hour
+        #expect(codes([backup], plan) == ["overdue check"])
+        let check = try Self.run(.check, 50)
+        #expect(codes([backup, check], plan) == ["overdue check"])
+        plan.timers["check"] = Self.now - 3600
+        #expect(codes([backup, check], plan) == [])
+        // 50 hours ago it began, and took 20.
+        let ambient = Ambient(now: { Int64((Self.now - 50 * Self.hour) * 1e9) }, random: Ambient.system.random)
+        var long = try ActiveRun(RunRecord(.check, policy: "p", ambient: ambient), in: nil).end(0, ambient: ambient)
+        long.durationSeconds = 20 * Self.hour
+        #expect(codes([backup, long], PlanTimes()) == [])
+    }
+
+    @Test func `jobs that are no more need nobody's attention`() throws {
+        let good = try Self.run(.backup, 0.2)
+        let gone = try Self.run(.backup, 1, 1, "store-full", schedule: "nightly")
+        let health = try Self.health(nil, [good, gone])
+        #expect(health.problems.isEmpty)
+        #expect(!MetricsFile([health], version: "1").text.contains("nightly"))
+        // The policy has no drill any more; somebody may have tried one by hand.
+        func drill(_ hours: Double) throws -> PolicyHealth {
+            try Self.health(nil, [good, try Self.run(.drill, hours, 16, "drill-failed")])
+        }
+        #expect(try drill(24).problems.map(\.code) == ["drill-failed"] && drill(8 * 24).problems.isEmpty)
+        #expect(
+            try !MetricsFile([drill(8 * 24)], version: "1").text.contains(
+                "last_run_status{policy=\"p\",repository=\"/srv/backup\",job_name=\"drill\""))
+    }
+
+    @Test func `a watch whose last snapshot is incomplete is told of`() throws {
+        let record = RunRecord(.watch, policy: "p")
+        let run = ActiveRun(record, in: nil)
+        run.note { ($0.problems, $0.snapshotsMade) = (2, 5) }
+        #expect(try Self.health(nil, [run.record, try Self.run(.backup, 0.1)]).problems.map(\.code) == ["incomplete"])
+        run.note { $0.problems = 0 }
+        #expect(try Self.health(nil, [run.record, try Self.run(.backup, 0.1)]).problems.isEmpty)
+    }
+
+    @Test func `two files have no sample in common`() throws {
+        func samples(_ name: String) throws -> Set<String> {
+            let health = PolicyHealth(
+                nil, [RunRecord(.check, policy: name, repository: "/r")], first: nil, now: Self.now, offset: 0)
+            let lines = MetricsFile([health], version: "1").text.split(separator: "\n").filter { !$0.hasPrefix("#") }
+            return Set(lines.map { String($0.prefix { $0 != " " }) })
+        }
+        #expect(try samples("a").isDisjoint(with: samples("b")))
+    }
+
+    @Test func `places of copies and words of changes go out only where the policy says so`() throws {
+        let record = try Self.run(.copy, 0) {
+            ($0.copyLocation, $0.anomalyStanding) = ("s3://secret-bucket/x", "it changed by 80 %")
+        }
+        for (sends, words) in [(true, true), (false, false)] {
+            let text = String(decoding: Announcement(.success, record, problems: [], sendLogs: sends).json, as: UTF8.self)
+            #expect(text.contains("secret-bucket") == words && text.contains("80 %") == words)
+        }
     }
 
     @Test func `label values cannot break out`() throws {

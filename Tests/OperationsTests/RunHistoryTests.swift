@@ -92,6 +92,37 @@ import Testing
         #expect(starts(.drill) == [5000] && starts(.backup, "hourly") == [5000])
     }
 
+    @Test func `those of jobs that run no more go with their time, but for the newest`() throws {
+        var bounds = RunHistory.Bounds()
+        bounds.age = 1000
+        for (second, kind) in [(1.0, RunRecord.Kind.prune), (2, .prune), (3, .prune), (5000, .backup)] {
+            let ambient = Self.clock(second)
+            let history = RunHistory(stateDirectory: directory.path, bounds: bounds, ambient: ambient)
+            _ = try history.begin(RunRecord(kind, ambient: ambient)).end(0, ambient: ambient)
+        }
+        #expect(history.read().records.map(\.start) == [5000, 3])
+    }
+
+    @Test func `a day on which a watch made nothing is no good one`() throws {
+        let day = 86_400.0
+        func turned(_ code: BackupError.Code?, _ fill: (inout RunRecord.Figures) -> Void) throws -> (RunRecord, RunRecord) {
+            let run = ActiveRun(RunRecord(.watch, policy: "p", ambient: Self.clock(day - 10)), in: nil)
+            run.note(fill)
+            let same = run.nextDay(code, nil, ambient: Self.clock(day - 1), attempt: { try? $0() })
+            #expect(same == nil)
+            let next = run.nextDay(code, nil, ambient: Self.clock(day + 1), attempt: { try? $0() })
+            return (run.record, try #require(next).record)
+        }
+        #expect(try turned(nil) { $0.lastDone = "1970-01-01T23:59:55Z" }.0.outcome == .success)
+        #expect(try turned(nil) { _ in }.0.outcome == .busy)
+        let (failed, next) = try turned(.storeFull) { $0.noteAnomaly(at: "x") }
+        #expect(
+            failed.outcome == .failure && failed.errorCode == "store-full" && next.outcome == .running && next.start == day + 1)
+        // What stands goes on.
+        let strange = try turned(nil) { ($0.anomaly, $0.lastDone) = ("it changed", "1970-01-01T23:59:55Z") }
+        #expect(strange.1.figures.anomalyStanding == "it changed")
+    }
+
     @Test func `latest reads back to what was done last, of each job`() throws {
         for (second, schedule, status) in [
             (1, "hourly", Int32(0)), (2, "monthly", 0), (3, "hourly", 0), (4, "hourly", 1), (5, "hourly", 11),

@@ -52,6 +52,9 @@ final class CurlTransfer: @unchecked Sendable {
             bgb_curl_set_string(handle, CURLOPT_PROTOCOLS_STR, "http,https"),
             bgb_curl_set_long(handle, CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_1_1)),
             bgb_curl_set_long(handle, CURLOPT_NOSIGNAL, 1),
+            // Who is cancelled while a name is looked up does not wait for the resolver's thread, which nothing can stop: for
+            // minutes, where no name server answers. It is let go, and frees what is its own.
+            bgb_curl_set_long(handle, CURLOPT_QUICK_EXIT, 1),
             bgb_curl_set_long(handle, CURLOPT_PATH_AS_IS, 1),
             bgb_curl_set_long(handle, CURLOPT_TCP_KEEPALIVE, 1),
             bgb_curl_set_long(handle, CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectTimeout * 1000)),

@@ -9,7 +9,7 @@ public struct MetricsFile {
     public struct Family: Sendable {
         public let name: String
         public let help: String
-        /// Beside `policy` and `repository`, which all but `bgbackup_build_info` have.
+        /// Beside `policy` and `repository`, which all have: no two files may have the same sample.
         public let labels: [String]
 
         init(_ name: String, _ help: String, _ labels: [String] = []) {
@@ -21,7 +21,7 @@ public struct MetricsFile {
 
     /// All there are, in the order of the file.
     public static let families = [
-        Family("build_info", "The version that wrote this file.", ["version"]),
+        Family("build_info", "The version that wrote these numbers.", ["version"]),
         Family("last_run_timestamp_seconds", "When the last run of a job began.", job),
         Family("last_run_status", "How the last run ended: 0 failed, 1 done with warnings, 2 done.", job),
         Family("last_run_exit_code", "Its exit status; 137 of one that was killed.", job),
@@ -53,7 +53,7 @@ public struct MetricsFile {
         ),
         Family("check_last_success_timestamp_seconds", "When the last check began that found no damage."),
         Family("check_data_coverage_ratio", "Share of the data that the last check read."),
-        Family("check_errors", "Damages that the last check found."),
+        Family("check_errors", "Damages that a check found and no later one saw mended."),
         Family("drill_last_success_timestamp_seconds", "When the last drill began that passed."),
         Family("drill_rto_seconds", "Recovery time that the last drill measured."),
         Family("drill_rpo_seconds", "Recovery point that the last drill measured."),
@@ -66,10 +66,10 @@ public struct MetricsFile {
 
     /// - Parameter version: of the program
     public init(_ all: [PolicyHealth], version: String) {
-        samples["bgbackup_build_info"] = ["bgbackup_build_info{version=\"\(Self.escaped(version))\"} 1"]
         for health in all {
+            add("build_info", health, ["version": version], count: 1)
             add(policy: health)
-            for job in health.jobs where !job.isElsewhere { add(job, of: health) }
+            for job in health.jobs where !job.isElsewhere && !job.isPast { add(job, of: health) }
         }
     }
 
@@ -187,7 +187,7 @@ public struct MetricsFile {
         if let check = health.job(.check) {
             add("check_last_success_timestamp_seconds", health, value: check.done)
             add("check_data_coverage_ratio", health, value: check.last?.figures.dataShare)
-            add("check_errors", health, count: check.last?.figures.damages)
+            add("check_errors", health, count: check.last?.standingDamages)
         }
         if let drill = health.job(.drill) {
             add("drill_last_success_timestamp_seconds", health, value: drill.done)

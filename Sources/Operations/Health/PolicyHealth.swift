@@ -57,6 +57,12 @@ public struct JobHealth: Sendable {
     public var lastFailed: RunRecord?
     /// Whether it is another host's: it never ran here, and no timer is here for it.
     public var isElsewhere = false
+    /// Whether nobody plans it any more: a schedule that the policy has no more, or what somebody tried by hand long ago.
+    public var isPast = false
+    /// Seconds since 1970: since when it is waited for, where nothing was done since.
+    var expected: Double?
+    /// The newest, whatever became of it.
+    var newest: RunRecord?
 
     /// Seconds since 1970: the moment that what was done last is of.
     public var done: Double? { lastDone?.moment }
@@ -64,8 +70,8 @@ public struct JobHealth: Sendable {
     /// "backup hourly"
     public var title: String { kind.rawValue + (schedule.map { " \($0)" } ?? "") }
 
-    /// Seconds without a run that are too many: a moment was missed, random delay and duration allowed for.
-    public var patience: Double? { interval.map { $0 * 1.5 + 600 } }
+    /// Seconds without a run that are too many: a moment was missed, random delay and the duration of a run allowed for.
+    public var patience: Double? { interval.map { $0 * 1.5 + 600 + (lastDone?.durationSeconds ?? 0) } }
 }
 
 extension RunRecord {
@@ -103,11 +109,12 @@ public struct PolicyHealth: Sendable {
     ///   - records: of this policy, newest first
     ///   - timers: by a job's title
     ///   - first: seconds since 1970: since when the node remembers the policy
+    ///   - plan: when what it plans was written down
+    ///   - looks: runs of others that looked at all snapshots of the repository
     ///   - offset: seconds by which local time is ahead of UTC
     public init(
-        _ policy: Policy?, _ records: [RunRecord], timers: [String: TimerState] = [:], first: Double?, now: Double,
-        offset: Double,
-        isSourceHere: Bool = true
+        _ policy: Policy?, _ records: [RunRecord], timers: [String: TimerState] = [:], first: Double?,
+        plan: PlanTimes = PlanTimes(), looks: [RunRecord] = [], now: Double, offset: Double, isSourceHere: Bool = true
     ) {
         self.policy = policy?.name ?? records.first?.policy
         repository = records.first { $0.repository != nil }?.repository ?? policy.map { RunRecord.publicPlace($0.repository.url) }
@@ -128,22 +135,27 @@ public struct PolicyHealth: Sendable {
         for index in jobs.indices {
             let (kind, schedule) = (jobs[index].kind, jobs[index].schedule)
             let own = records.filter { $0.kind == kind && $0.schedule == schedule }
+            jobs[index].newest = own.first
             jobs[index].isRunning = own.first?.outcome == .running
             jobs[index].last = own.first { $0.isDecisive }
             jobs[index].lastDone = own.first { $0.moment != nil }
             jobs[index].lastFailed = own.first { $0.outcome == .failure || $0.outcome == .killed }
             let isHere = !own.isEmpty || jobs[index].timer == .active || kind == .backup && isSourceHere
             jobs[index].isElsewhere = !isHere && jobs[index].onCalendar != nil
+            let isGone = policy != nil && schedule != nil || now - (own.first?.start ?? now) > Self.memory
+            // A watch that died is all that there is to see of it.
+            jobs[index].isPast = jobs[index].onCalendar == nil && kind != .watch && isGone
+            jobs[index].expected = plan.expected(jobs[index], first)
         }
         self.jobs = jobs
-        anomaly = Self.anomaly(records)
+        anomaly = Self.anomaly(records, looks, now)
         let gaps = (policy?.schedules ?? []).map(\.interval)
         isObjectiveStated = policy?.drill?.recoveryPoint != nil
         objective = policy?.drill?.recoveryPoint ?? gaps.compactMap { $0 }.min()
-        self.first = first
     }
 
-    private let first: Double?
+    /// Seconds for which it matters what somebody tried by hand.
+    private static let memory = 7 * 86_400.0
 
     /// Of a repository of which this node knows nothing yet.
     public init(repository: String, now: Double) {
@@ -154,19 +166,21 @@ public struct PolicyHealth: Sendable {
         objective = nil
         isObjectiveStated = false
         anomaly = nil
-        first = nil
         self.now = now
     }
 
-    private static func anomaly(_ records: [RunRecord]) -> String? {
-        let retention = records.first {
+    /// Whoever looked at all snapshots knows. A change since stands, whatever backups came after it; where nobody on this
+    /// node ever looks, for `anomalyMemory`.
+    private static func anomaly(_ records: [RunRecord], _ looks: [RunRecord], _ now: Double) -> String? {
+        let look = (records + looks).filter {
             ($0.kind == .forget || $0.kind == .prune) && $0.isDecisive && $0.figures.snapshots != nil
-        }
-        let backup = records.first { $0.kind == .backup && $0.isDone }
-        // Whoever looked last; a good backup after a strange one does not make that one right.
-        if let retention, retention.start > backup?.start ?? 0 { return retention.figures.anomaly }
-        return backup?.figures.anomaly ?? retention?.figures.anomaly
+        }.max { $0.start < $1.start }
+        let standing = records.filter { $0.kind == .backup || $0.kind == .watch }.compactMap(\.standingAnomaly)
+            .filter { $0.since > look?.start ?? now - anomalyMemory }
+        return standing.max { $0.since < $1.since }?.text ?? look?.figures.anomaly
     }
+
+    private static let anomalyMemory = 30 * 86_400.0
 
     /// Seconds since 1970: what the newest good backup is of, that this node knows; only where it knows of none, the
     /// newest in the store, which may be another node's.
@@ -182,8 +196,12 @@ public struct PolicyHealth: Sendable {
     }
 
     /// Seconds from which on the last good backup is too old: the stated objective, or one moment missed, random delay and
-    /// duration allowed for.
-    public var limit: Double? { objective.map { isObjectiveStated ? $0 : $0 * 1.5 + 600 } }
+    /// the duration of a backup allowed for.
+    public var limit: Double? {
+        let duration = jobs.filter { $0.kind == .backup && $0.onCalendar != nil }.compactMap { $0.lastDone?.durationSeconds }
+            .max()
+        return objective.map { isObjectiveStated ? $0 : $0 * 1.5 + 600 + (duration ?? 0) }
+    }
 
     // MARK: - Judgement
 
@@ -201,7 +219,7 @@ public struct PolicyHealth: Sendable {
     public var problems: [Problem] {
         guard !isPaused else { return [] }
         var found: [Problem] = []
-        for job in jobs where !job.isElsewhere {
+        for job in jobs where !job.isElsewhere && !job.isPast {
             if let problem = failure(job) { found.append(problem) }
             if let problem = timing(job) { found.append(problem) }
         }
@@ -223,7 +241,17 @@ public struct PolicyHealth: Sendable {
     }
 
     private func failure(_ job: JobHealth) -> Problem? {
+        if job.kind == .watch, let newest = job.newest, newest.outcome != .killed, newest.figures.problems ?? 0 > 0 {
+            return Problem(
+                BackupError.Code.incomplete.rawValue, job: job.kind.rawValue,
+                "the last snapshot of the watch is incomplete: \(newest.figures.problems ?? 0) problems")
+        }
         guard let last = job.last else { return nil }
+        if job.kind == .check, last.isDone, let count = last.standingDamages, count > 0 {
+            return Problem(
+                BackupError.Code.damaged.rawValue, job: job.kind.rawValue,
+                "an earlier check found \(count) damages, and none that read all data was well since: check --read-data")
+        }
         let isIncomplete = last.errorCode == BackupError.Code.incomplete.rawValue
         guard last.outcome == .failure || last.outcome == .killed || isIncomplete else { return nil }
         // What somebody tried by hand matters until it works by any way.
@@ -246,9 +274,8 @@ public struct PolicyHealth: Sendable {
         case .disabled: return problem(.timerMissing, "the timer of \(job.title) is not active: bgbackup policy install")
         case .active, .unknown: break
         }
-        // From its last run, or since anything is known of the policy.
-        if let patience = job.patience, let since = job.done ?? first, now - since > patience {
-            let what = job.done == nil ? "never ran" : "ran \(Self.span(now - since)) ago"
+        if let patience = job.patience, let since = job.expected, now - since > patience {
+            let what = job.done.map { "ran \(Self.span(now - $0)) ago" } ?? "never ran"
             return problem(.overdue, "\(job.title) \(what), it should every \(Self.span(job.interval ?? 0))")
         }
         return neverRan(job)
@@ -283,9 +310,12 @@ extension PolicyHealth {
     ///   - policies: whose jobs are looked for, whether they ran or not
     ///   - timers: by policy and a job's title
     ///   - names: of all records
+    ///   - plans: by policy
+    ///   - looks: records among which those are that were made by hand and looked at all snapshots; nil: `records`
     public static func all(
         _ policies: [Policy], _ records: [RunRecord], names: [RunHistory.Name], timers: [String: [String: TimerState]] = [:],
-        now: Double, offset: Double, isSourceHere: (Policy) -> Bool = { _ in true }
+        plans: [String: PlanTimes] = [:], looks: [RunRecord]? = nil, now: Double, offset: Double,
+        isSourceHere: (Policy) -> Bool = { _ in true }
     ) -> [PolicyHealth] {
         var first: [String: Double] = [:]
         for name in names {
@@ -293,9 +323,12 @@ extension PolicyHealth {
         }
         let byPolicy = Dictionary(grouping: records, by: { $0.policy ?? "" })
         let planned = policies.map { policy in
-            PolicyHealth(
-                policy, byPolicy[policy.name] ?? [], timers: timers[policy.name] ?? [:], first: first[policy.name], now: now,
-                offset: offset, isSourceHere: isSourceHere(policy))
+            let place = RunRecord.publicPlace(policy.repository.url)
+            return PolicyHealth(
+                policy, byPolicy[policy.name] ?? [], timers: timers[policy.name] ?? [:], first: first[policy.name],
+                plan: plans[policy.name] ?? PlanTimes(),
+                looks: (looks ?? records).filter { $0.policy == nil && $0.repository == place },
+                now: now, offset: offset, isSourceHere: isSourceHere(policy))
         }
         let known = Set(policies.map(\.name))
         var others: [PolicyHealth] = []

@@ -66,7 +66,7 @@ public struct RunHistory: Sendable {
         return file
     }
 
-    /// What is too old or too much goes, of this job.
+    /// What is too old or too much goes.
     fileprivate func prepare(for record: RunRecord) throws {
         guard LocalFile.makeDirectory(directory) else { throw Self.failure(directory) }
         tidy(record)
@@ -74,24 +74,28 @@ public struct RunHistory: Sendable {
 
     private func remove(_ id: String) { unlink("\(directory)/\(id)") }
 
-    /// Takes away what is beyond the bounds, of the job of a record, and what runs that were killed left aside.
+    /// Takes away what is beyond the bounds, of all jobs, because some of them run no more, and what runs that were
+    /// killed left aside.
     private func tidy(_ record: RunRecord) {
         let now = Double(ambient.now()) / 1e9
-        var same: [Name] = []
-        let job = Name.Job(kind: record.kind, policy: record.policy, schedule: record.schedule)
+        var jobs: [Name.Job: [Name]] = [:]
         for file in LocalFile.names(in: directory) {
             if let name = Name(file) {
-                if name.job == job { same.append(name) }
+                jobs[name.job, default: []].append(name)
             } else if file.hasPrefix("."), let moment = Name(String(file.dropFirst().dropLast(9)))?.seconds,
                 moment < now - 86_400
             {
                 remove(file)
             }
         }
-        same.sort { $0.text > $1.text }
-        // The record itself comes on top of them.
-        for (index, name) in same.enumerated() where index + 1 >= bounds.count || name.seconds < now - bounds.age {
-            remove(name.text)
+        let own = Name.Job(kind: record.kind, policy: record.policy, schedule: record.schedule)
+        for (job, names) in jobs {
+            // The record itself comes on top of its own; of others the newest stays.
+            let more = job == own ? 1 : 0
+            for (index, name) in names.sorted(by: { $0.text > $1.text }).enumerated()
+            where index + more >= bounds.count || index + more > 0 && name.seconds < now - bounds.age {
+                remove(name.text)
+            }
         }
     }
 
@@ -269,6 +273,32 @@ public final class ActiveRun: @unchecked Sendable {
             if state.file >= 0 { close(state.file) }
             state.file = file
         }
+    }
+
+    /// Of a run that goes on: with a new day (UTC) a new record begins, so that each day has its own. One on which nothing
+    /// was made ends as what stood in the way, and is no good day.
+    /// - Parameters:
+    ///   - code: what went wrong last; nil: others had the lock
+    ///   - attempt: gets what writes the records
+    /// - Returns: nil on the same day
+    public func nextDay(
+        _ code: BackupError.Code?, _ message: String?, ambient: Ambient = .system, attempt: (() throws -> Void) -> Void
+    ) -> ActiveRun? {
+        let known = record
+        guard known.started.prefix(10) != formatTime(ambient.now()).prefix(10) else { return nil }
+        settle(after: nil)
+        let trouble = known.figures.lastDone == nil ? code ?? .busy : nil
+        attempt {
+            try end(
+                trouble?.exitStatus ?? 0, code: trouble?.rawValue, message: trouble == nil ? nil : message, ambient: ambient)
+        }
+        let next = ActiveRun(
+            RunRecord(
+                known.kind, policy: known.policy, schedule: known.schedule, node: known.node, repository: known.repository,
+                textfile: known.textfile, policyFile: known.policyFile, ambient: ambient), in: history)
+        next.settle(after: record)
+        attempt { try next.save() }
+        return next
     }
 
     /// Writes down the end. Where that fails, `record` has it all the same.

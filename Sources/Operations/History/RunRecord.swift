@@ -30,6 +30,8 @@ public struct RunRecord: Codable, Sendable, Equatable {
     public let repository: String?
     /// The file that the run's numbers go to (`metrics.textfile`), which runs of other policies may share.
     public let textfile: String?
+    /// Path of the policy's file: what is gone there needs nobody's attention any more.
+    public let policyFile: String?
     public let started: String
     public internal(set) var ended: String?
     public internal(set) var durationSeconds: Double?
@@ -49,7 +51,7 @@ public struct RunRecord: Codable, Sendable, Equatable {
     ///   - repository: its URL, of which only the place is kept
     public init(
         _ kind: Kind, policy: String? = nil, schedule: String? = nil, node: String? = nil, repository: String? = nil,
-        textfile: String? = nil, ambient: Ambient = .system
+        textfile: String? = nil, policyFile: String? = nil, ambient: Ambient = .system
     ) {
         let now = ambient.now()
         self.kind = kind
@@ -58,6 +60,7 @@ public struct RunRecord: Codable, Sendable, Equatable {
         self.node = node
         self.repository = repository.map(Self.publicPlace)
         self.textfile = textfile
+        self.policyFile = policyFile
         started = formatTimeExact(now)
         id =
             RunHistory.Name(
@@ -143,7 +146,11 @@ extension RunRecord {
         public var points: UInt64?
         /// That the volume changed unlike before, in words: retention stops until somebody accepts it.
         public var anomaly: String?
-        /// What was wrong with the policy's timers and times when the run ended: "timer-missing backup hourly".
+        /// The last such change, of this run or one before it, and its moment: a good backup does not make it right.
+        public var anomalyStanding: String?
+        public var anomalySince: String?
+        /// What was wrong with the policy's timers and times when the run ended, as far as that was told:
+        /// "timer-missing backup hourly".
         public var attention: [String]?
         // watch
         public var snapshotsMade: Int?
@@ -167,6 +174,9 @@ extension RunRecord {
         public var locksExtended: Int?
         // check
         public var damages: Int?
+        /// Those that are not known to be mended, of this check or one before it, and the share of the data that it read.
+        public var damagesStanding: Int?
+        public var damagesShare: Double?
         public var packs: Int?
         public var framesRead: Int?
         /// Of the data, that was read; 0…1.

@@ -69,7 +69,12 @@ public struct Announcement: Sendable, Encodable {
         errorCode = record.errorCode
         errorMessage = sendLogs ? record.errorMessage : nil
         var figures = record.figures
-        if !sendLogs { figures.anomaly = figures.anomaly.map { _ in "the volume changed unlike before" } }
+        if !sendLogs {
+            figures.anomaly = figures.anomaly.map { _ in "the volume changed unlike before" }
+            figures.anomalyStanding = figures.anomalyStanding.map { _ in "the volume changed unlike before" }
+            // A place names hosts and buckets of others.
+            figures.copyLocation = nil
+        }
         self.figures = figures
         self.problems = problems.map {
             Problem(

@@ -52,7 +52,7 @@ public final class Notifier: Sendable {
         self.run = run
         starting = (isEndless ? nil : targets.check).map { check in
             Task {
-                await Self.post(
+                _ = await Self.post(
                     Self.address(check, "start", run), [], "text/plain", agent, Self.bound, "healthchecks", tell)
             }
         }
@@ -63,35 +63,47 @@ public final class Notifier: Sendable {
     ///   - events: of the run, the most telling first; each webhook is told of the first it listens to
     ///   - changes: what became wrong or right beside it
     ///   - problems: what is wrong with the policy now
+    /// - Returns: whether somebody was told of each change, or nobody wants to be
     public func end(
         _ record: RunRecord, events: [Announcement.Event], changes: [(Announcement.Event, [Problem])], problems: [Problem]
-    ) async {
+    ) async -> Bool {
         let bound = record.outcome == .interrupted ? Self.boundOfStopped : Self.bound
         let (targets, agent, tell, run, starting) = (targets, agent, tell, run, starting)
         // Not the run's task: that may have been cancelled.
-        await Task {
-            await withTaskGroup(of: Void.self) { group in
+        return await Task {
+            await withTaskGroup(of: (change: Int, isTold: Bool)?.self) { group in
                 if let check = targets.check {
                     group.addTask {
                         let clock = monotonicSeconds()
                         if let starting { await Self.wait(for: starting, bound) }
                         let left = bound - (monotonicSeconds() - clock)
-                        await Self.post(
+                        _ = await Self.post(
                             Self.address(check, Self.word(record), run), Self.summary(record, targets.checkGetsLogs),
                             "text/plain",
                             agent, max(left, 0.5), "healthchecks", tell)
+                        return nil
                     }
                 }
                 for (index, hook) in targets.webhooks.enumerated() {
-                    let own: [(Announcement.Event, [Problem])] =
-                        events.first { hook.events.contains($0) }.map { [($0, problems)] } ?? []
-                    for (event, told) in own + changes.filter({ hook.events.contains($0.0) }) {
+                    func add(_ event: Announcement.Event, _ told: [Problem], change: Int?) {
                         let message = Announcement(event, record, problems: told, sendLogs: hook.sendsLogs).json
                         group.addTask {
-                            await Self.post(hook.url, message, "application/json", agent, bound, "webhook \(index + 1)", tell)
+                            let isTold = await Self.post(
+                                hook.url, message, "application/json", agent, bound, "webhook \(index + 1)", tell)
+                            return change.map { ($0, isTold) }
                         }
                     }
+                    if let event = events.first(where: { hook.events.contains($0) }) { add(event, problems, change: nil) }
+                    for (number, change) in changes.enumerated() where hook.events.contains(change.0) {
+                        add(change.0, change.1, change: number)
+                    }
                 }
+                // One that never answers does not have the others told again at each run.
+                var told: [Int: Bool] = [:]
+                for await result in group {
+                    if let result { told[result.change] = result.isTold || told[result.change] == true }
+                }
+                return told.values.allSatisfy { $0 }
             }
         }.value
     }
@@ -100,17 +112,19 @@ public final class Notifier: Sendable {
     public func beat(_ record: RunRecord) {
         guard let check = targets.check else { return }
         let (agent, tell, run, body) = (agent, tell, run, Self.summary(record, false))
-        Task { await Self.post(Self.address(check, "0", run), body, "text/plain", agent, Self.bound, "healthchecks", tell) }
+        Task { _ = await Self.post(Self.address(check, "0", run), body, "text/plain", agent, Self.bound, "healthchecks", tell) }
     }
 
     private static func post(
         _ url: SecretText, _ body: [UInt8], _ type: String, _ agent: String, _ seconds: Double, _ name: String,
         _ tell: @Sendable (String) -> Void
-    ) async {
+    ) async -> Bool {
         do {
             try await ShortRequest.post(url, body, type: type, agent: agent, within: seconds)
+            return true
         } catch {
             tell("\(name) is not told: \(error)")
+            return false
         }
     }
 

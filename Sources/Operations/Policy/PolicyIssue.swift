@@ -66,7 +66,7 @@ func shown(_ text: String) -> String {
 }
 
 /// The name that was probably meant; nil where none is near.
-func nearest(_ text: String, among names: [String]) -> String? {
+public func nearest(_ text: String, among names: [String]) -> String? {
     let lowered = text.lowercased()
     if let same = names.first(where: { $0.lowercased() == lowered }) { return same }
     let best = names.map { ($0, editDistance($0.lowercased(), lowered)) }.min { $0.1 < $1.1 }

@@ -214,7 +214,10 @@ struct BackupCommand: AsyncParsableCommand {
     private mutating func run(_ job: JobRun) async throws {
         let plan = try policy.map { try BackupPolicy($0, schedule: schedule) }
         if let plan {
-            if plan.policy.paused { return try tellPaused(plan.policy) }
+            if plan.policy.paused {
+                job.pause(plan)
+                return try tellPaused(plan.policy)
+            }
             try take(plan)
         }
         job.begin(plan, global, node: node)
@@ -258,7 +261,7 @@ struct BackupCommand: AsyncParsableCommand {
         let watch = BackupWatch(
             repository: repository, options: options, interval: try interval(), explain: { ErrorMapping.backupError($0) })
         try await watch.run { event in
-            job.note(event)
+            await job.note(event)
             switch event {
             case .made(let report): try showRun(report)
             case .busy(let error): Terminal.note("bgbackup: \(error): this run is left out")

@@ -8,12 +8,15 @@ struct BackupPolicy {
     let policy: Policy
     let schedule: Policy.Schedule?
     let document: String
+    /// Of its file.
+    let path: String
 
     /// - Throws: `BackupError` of code `wrong-policy`, or `usage` where there is no such policy or schedule
     init(_ name: String, schedule: String?) throws {
         let (policy, file) = try PolicyCommand.library.load(name, report: PolicyCommand.tell)
         self.policy = policy
         document = file.document
+        path = absolute(file.path)
         self.schedule = try schedule.map { wanted in
             guard let found = policy.schedules.first(where: { $0.name == wanted }) else {
                 throw BackupError(

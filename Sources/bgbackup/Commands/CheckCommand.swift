@@ -42,12 +42,12 @@ struct CheckCommand: AsyncParsableCommand {
     private mutating func run(_ job: JobRun) async throws {
         let plan = try policy.plan()
         if let plan {
-            if try global.isPaused(plan) { return }
+            if try global.isPaused(plan, job) { return }
             try global.take(plan)
             readData = readData ?? plan.policy.check?.readData.map { "\($0)%" }
         }
-        job.begin(plan, global)
         let share = try readData.map { try Self.share($0) } ?? 0
+        job.begin(plan, global)
         let repository = try await Session(options: global).open()
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let report = try await Check(repository, readShare: share) { done, total in

@@ -67,7 +67,7 @@ struct CopyCommand: AsyncParsableCommand {
         var places = to.map { [$0] } ?? []
         let plan = try policy.plan()
         if let plan {
-            if try global.isPaused(plan) { return }
+            if try global.isPaused(plan, job) { return }
             try global.take(plan)
             places = try self.places(plan)
         }

@@ -108,7 +108,7 @@ struct ForgetCommand: AsyncParsableCommand {
     private mutating func run(_ job: JobRun) async throws {
         let plan = try policy.plan()
         if let plan {
-            if try global.isPaused(plan) { return }
+            if try global.isPaused(plan, job) { return }
             try global.take(plan)
         }
         job.begin(plan, global, node: node)

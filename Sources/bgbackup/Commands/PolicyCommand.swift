@@ -181,7 +181,10 @@ struct PolicySchemaCommand: ParsableCommand {
 struct PolicyNextCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "next", abstract: "Print when the jobs of a policy run next, as systemd computes it.",
-        discussion: "Without a name: those of all policies. Local time; with --json UTC.")
+        discussion: """
+            Without a name: those of all policies. Local time; with --json UTC. TIMER says whether systemd will: a job that is \
+            not installed runs at none of these times.
+            """)
 
     @OptionGroup var output: PolicyOutput
     @Argument(help: "Name or path of a policy.") var policy: String?
@@ -193,7 +196,18 @@ struct PolicyNextCommand: AsyncParsableCommand {
         let job: Policy.Job.Kind
         let name: Nullable<String>
         let on_calendar: String
+        let timer: TimerState
         let next: [String]
+
+        /// For people.
+        var state: String {
+            if paused { return "paused" }
+            switch timer {
+            case .active: return "active"
+            case .disabled, .missing: return "not installed"
+            case .unknown: return "?"
+            }
+        }
     }
 
     func validate() throws {
@@ -209,12 +223,12 @@ struct PolicyNextCommand: AsyncParsableCommand {
         var rows: [(row: Row, local: [String])] = []
         for name in names {
             let (policy, _) = try library.load(name, report: PolicyCommand.tell)
+            let timers = await TimerStates.ask([policy])[policy.name] ?? [:]
             for job in policy.jobs {
                 let forecast = try await CalendarForecast(job.onCalendar, count: count)
                 let row = Row(
                     policy: policy.name, paused: policy.paused, job: job.kind, name: Nullable(job.name),
-                    on_calendar: job.onCalendar,
-                    next: forecast.moments)
+                    on_calendar: job.onCalendar, timer: timers[TimerStates.title(job)] ?? .unknown, next: forecast.moments)
                 rows.append((row, forecast.local))
             }
         }
@@ -222,12 +236,12 @@ struct PolicyNextCommand: AsyncParsableCommand {
         // One line for each run, the soonest first.
         var lines: [(moment: String, cells: [String])] = []
         for (row, local) in rows {
-            let cells = [row.policy + (row.paused ? " (paused)" : ""), row.job.rawValue, row.name.value ?? "-", row.on_calendar]
+            let cells = [row.policy, row.job.rawValue, row.name.value ?? "-", row.state, row.on_calendar]
             if local.isEmpty { lines.append(("~", ["never"] + cells)) }
             for (moment, text) in zip(row.next, local) { lines.append((moment, [text] + cells)) }
         }
         let sorted = lines.enumerated().sorted { ($0.element.moment, $0.offset) < ($1.element.moment, $1.offset) }.map(
             \.element.cells)
-        Output.table(["NEXT", "POLICY", "JOB", "NAME", "CALENDAR"], sorted)
+        Output.table(["NEXT", "POLICY", "JOB", "NAME", "TIMER", "CALENDAR"], sorted)
     }
 }

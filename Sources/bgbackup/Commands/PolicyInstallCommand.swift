@@ -63,6 +63,15 @@ struct PolicyUninstallCommand: AsyncParsableCommand {
     @Argument(help: "Names of policies, whose files may be gone.") var policies: [String]
 
     mutating func run() async throws {
+        let directory = UnitDirectory(path: absolute(units.directory))
+        let known = PolicyCommand.library.files.compactMap { (try? PolicyFile(path: $0))?.policy?.name }
+        for name in policies where !known.contains(name) {
+            guard try directory.plan(PolicyUnits(policy: name, jobs: [])).removed.isEmpty else { continue }
+            let near = nearest(name, among: known).map { "Did you mean '\($0)'?" }
+            throw BackupError(
+                .usage, "nothing is installed of a policy '\(printable(name.utf8))', and there is none of that name",
+                hint: near ?? "Give the policy's name, not its file: systemctl list-timers --all 'bgbackup-*'.")
+        }
         try await UnitInstallation(options: units, isDry: dry.dryRun, output: output).install(
             policies.map { PolicyUnits(policy: $0, jobs: []) })
     }

@@ -40,8 +40,9 @@ extension GlobalOptions {
 
     /// Says that nothing is done, where the policy is paused.
     /// - Returns: whether it is
-    func isPaused(_ plan: BackupPolicy) throws -> Bool {
+    func isPaused(_ plan: BackupPolicy, _ job: JobRun) throws -> Bool {
         guard plan.policy.paused else { return false }
+        job.pause(plan)
         if json {
             try Output.document(Paused(policy: plan.policy.name), lines: true)
         } else if !quiet {

@@ -85,7 +85,7 @@ struct PruneCommand: AsyncParsableCommand {
         let plan = try policy.plan()
         options.grace = try grace.map { try Self.seconds($0) } ?? plan?.policy.prune?.grace ?? 86_400
         if let plan {
-            if try global.isPaused(plan) { return }
+            if try global.isPaused(plan, job) { return }
             try global.take(plan)
         }
         options.maxUnused = maxUnused ?? plan?.policy.prune?.maxUnused ?? options.maxUnused
@@ -96,8 +96,16 @@ struct PruneCommand: AsyncParsableCommand {
         if let plan, plan.policy.immutability != nil { try await extendLocks(plan, repository, job) }
         let interactive = Terminal.isInteractive && !global.noProgress && !global.quiet && !global.json
         let clock = monotonicSeconds()
-        let freed = try await Prune.run(repository, options) { phase, done, total in
-            if interactive { Terminal.raw("\r\u{1b}[K\(Self.words(phase)): \(done) of \(total)") }
+        let freed: PrunePlan
+        do {
+            freed = try await Prune.run(repository, options) { phase, done, total in
+                if interactive { Terminal.raw("\r\u{1b}[K\(Self.words(phase)): \(done) of \(total)") }
+            }
+        } catch let error as BackupError where error.code == .immutable && !dry.dryRun {
+            // What there is, and until when, is worth knowing where all of it is locked, too.
+            options.dryRun = true
+            if let plan = try? await Prune.run(repository, options, progress: { _, _, _ in }) { job.note(plan) }
+            throw error
         }
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(freed, monotonicSeconds() - clock)

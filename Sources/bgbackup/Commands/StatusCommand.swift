@@ -91,8 +91,8 @@ struct StatusCommand: AsyncParsableCommand {
             return shown == nil || record.repository == shown
         }
         var all = PolicyHealth.all(
-            policies, wanted, names: history?.names ?? [], timers: await TimerStates.ask(policies), now: now,
-            offset: Session.zoneOffset, isSourceHere: Session.isHere)
+            policies, wanted, names: history?.names ?? [], timers: await TimerStates.ask(policies),
+            plans: PlanLook.times(policies), looks: records, now: now, offset: Session.zoneOffset, isSourceHere: Session.isHere)
         if let shown, all.isEmpty { all = [PolicyHealth(repository: shown, now: now)] }
         guard !offline else { return all.map { ($0, nil) } }
         // Side by side: one that does not answer costs its time once.
@@ -100,12 +100,7 @@ struct StatusCommand: AsyncParsableCommand {
             for (index, health) in all.enumerated() {
                 let policy = policies.first { $0.name == health.policy }
                 guard policy != nil || health.repository == shown && shown != nil else { continue }
-                let look = PlaceLook(policy, session)
-                group.addTask {
-                    var look = look
-                    await look.ask()
-                    return (index, look)
-                }
+                group.addTask { (index, await PlaceLook.at(policy, session)) }
             }
             return await group.reduce(into: [Int: PlaceLook]()) { $0[$1.0] = $1.1 }
         }
@@ -113,6 +108,12 @@ struct StatusCommand: AsyncParsableCommand {
             var health = health
             let look = looks[index]
             health.seen = look?.problems ?? []
+            if look?.snapshots == 0, let age = health.age {
+                health.seen.append(
+                    Problem(
+                        BackupError.Code.noSnapshot.rawValue,
+                        "the repository holds no snapshot, although one was made \(PolicyHealth.span(age)) ago"))
+            }
             health.newestStored = look?.newest
             return (health, look)
         }

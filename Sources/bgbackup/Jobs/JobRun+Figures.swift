@@ -20,27 +20,33 @@ extension JobRun {
     }
 
     /// A watch has one record a day, with sums; it is written down once a minute, and when something goes wrong.
-    func note(_ event: BackupWatch.Event) {
+    func note(_ event: BackupWatch.Event) async {
+        turnDay()
         var (isUrgent, isWell) = (false, false)
         note { figures in
             switch event {
             case .made(let report):
                 figures.take(report)
+                let moment = formatTime(Ambient.system.now())
+                figures.noteAnomaly(at: moment)
                 func add(_ sum: inout Int64?, _ bytes: Int64) { sum = (sum ?? 0) + bytes }
                 add(&figures.bytesRead, report.bytesRead)
                 add(&figures.bytesNew, report.bytesNew)
                 add(&figures.bytesStored, report.bytesStored)
                 figures.snapshotsMade = (figures.snapshotsMade ?? 0) + (report.snapshot == nil ? 0 : 1)
-                figures.lastDone = formatTime(Ambient.system.now())
-                isUrgent = figures.snapshotsMade == 1
-                isWell = true
+                // What is incomplete is no good backup, and nobody else would say so.
+                isWell = report.problems.isEmpty
+                if isWell { figures.lastDone = moment }
+                isUrgent = figures.snapshotsMade == 1 || !isWell || report.anomaly != nil
             case .busy: break
             case .failed:
                 figures.failures = (figures.failures ?? 0) + 1
                 isUrgent = true
             }
         }
-        goOn(isUrgent: isUrgent, isWell: isWell)
+        if case .failed(let error, _) = event { explain(error.code, "\(error)") }
+        if isWell { trouble = nil }
+        await goOn(isUrgent: isUrgent, isWell: isWell)
     }
 
     func note(_ outcome: ForgetOutcome) {

@@ -20,7 +20,9 @@ final class JobRun {
     private var notifier: Notifier?
     /// Whether it was said that the history cannot be written.
     private var isSilent = false
-    private var trouble: (code: BackupError.Code, message: String)?
+    var trouble: (code: BackupError.Code, message: String)?
+    /// A policy that is paused.
+    private var paused: Policy?
     /// Monotonic seconds.
     private var nextSave = 0.0
 
@@ -54,17 +56,17 @@ final class JobRun {
     /// - Parameter options: with what the policy filled in
     func begin(_ plan: BackupPolicy?, _ options: GlobalOptions, node: String? = nil) {
         begin(
-            plan?.policy, repository: options.repository ?? Session.environment("BGBACKUP_REPOSITORY"),
+            plan?.policy, file: plan?.path, repository: options.repository ?? Session.environment("BGBACKUP_REPOSITORY"),
             node: node ?? plan?.policy.node ?? Session.hostName)
     }
 
-    private func begin(_ policy: Policy?, repository: String?, node: String?) {
+    private func begin(_ policy: Policy?, file: String?, repository: String?, node: String?) {
         guard isTold, run == nil else { return }
         self.policy = policy
         let record = RunRecord(
             kind, policy: policy?.name ?? name.map(Self.name), schedule: schedule, node: node,
             repository: repository ?? policy?.repository.url,
-            textfile: policy?.textfile ?? Session.environment("BGBACKUP_METRICS_FILE"))
+            textfile: policy.map(\.textfile) ?? textfileBefore ?? Session.environment("BGBACKUP_METRICS_FILE"), policyFile: file)
         let started = ActiveRun(record, in: history)
         run = started
         attempt { try started.save() }
@@ -78,33 +80,32 @@ final class JobRun {
         }
     }
 
+    /// The policy is paused: nothing is done, and nothing told but that, in the metrics.
+    func pause(_ plan: BackupPolicy) { paused = plan.policy }
+
     // MARK: - Going on
 
     /// Notes what the run counted.
     func note(_ body: (inout RunRecord.Figures) -> Void) { run?.note(body) }
 
-    /// Writes down what was noted, of a run that goes on: at once where that is urgent, and else
-    /// once a minute. With a new day (UTC) a new record begins, so that each day has its own.
+    /// With a new day (UTC) a new record begins.
+    func turnDay() {
+        guard let next = run?.nextDay(trouble?.code, trouble?.message, attempt: attempt) else { return }
+        run = next
+        nextSave = 0
+    }
+
+    /// Writes down what was noted, of a run that goes on: at once where that is urgent, and else once a minute.
     /// - Parameter isWell: whether the last thing it did was done
-    func goOn(isUrgent: Bool, isWell: Bool) {
-        guard let active = run else { return }
-        let (now, known) = (monotonicSeconds(), active.record)
-        if known.started.prefix(10) != formatTime(Ambient.system.now()).prefix(10) {
-            attempt { try active.end(0) }
-            let next = RunRecord(
-                kind, policy: known.policy, schedule: known.schedule, node: known.node, repository: known.repository,
-                textfile: known.textfile)
-            let following = ActiveRun(next, in: history)
-            run = following
-            attempt { try following.save() }
-        } else if isUrgent || now >= nextSave {
-            attempt { try active.save() }
-        } else {
-            return
+    func goOn(isUrgent: Bool, isWell: Bool) async {
+        guard let active = run, isUrgent || monotonicSeconds() >= nextSave else { return }
+        attempt { try active.save() }
+        nextSave = monotonicSeconds() + 60
+        if isWell { notifier?.beat(active.record) }
+        if let path = active.record.textfile {
+            let metrics = SharedMetrics(path, policy, history, session)
+            metrics.write(active.record, timers: await TimerStates.ask(metrics.policies))
         }
-        nextSave = now + 60
-        if isWell { notifier?.beat(known) }
-        if let policy { writeMetrics(policy, active.record, known: nil, timers: [:]) }
     }
 
     /// Why it ends with an exit status that no error of its own explains.
@@ -113,88 +114,78 @@ final class JobRun {
     // MARK: - The end
 
     private func end(_ error: (any Error)?) async {
-        // A paused policy ends without a beginning; a policy that cannot be read, with an error.
-        if error != nil { begin(policyAtHand, repository: nil, node: nil) }
-        guard let run else { return }
         let ending = Ending(error)
+        // A policy that is paused ends without a beginning; one that cannot be read, with an error. Of a command line
+        // that is wrong nothing was run.
+        if error != nil, ending.code != .usage {
+            begin(
+                policyAtHand, file: name.flatMap { try? PolicyCommand.library.path(of: $0) }.map(absolute), repository: nil,
+                node: nil)
+        }
+        guard let run else {
+            if isTold, let paused { await writeMetrics(paused, nil, paused.textfile) }
+            return
+        }
         let code = ending.code ?? (ending.status == 0 ? nil : trouble?.code)
         let message = ending.message ?? (code == nil ? nil : trouble?.message)
+        let known = history?.latest(without: run.record.id)
+        let earlier = known?.records ?? []
+        run.settle(after: earlier.first { $0.isSameJob(as: run.record) && $0.ended != nil })
         attempt { try run.end(ending.status, code: code?.rawValue, message: message) }
         self.run = nil
         RunEvent.ended(run.record, isVerbose: options.verbose)
-
-        let known = history?.latest(without: run.record.id)
         for name in known?.damaged ?? [] {
             Terminal.note("bgbackup: warning: the record \(printable(name.utf8)) of an earlier run cannot be read", .warning)
         }
-        guard let policy else {
-            writeMetrics(nil, run.record, known: known, timers: [:])
-            return
-        }
-        // A run that a signal ends has no time to ask.
-        let timers = Main.signal == nil ? await TimerStates.ask([policy]) : [:]
-        let earlier = (known?.records ?? []).filter { $0.id != run.record.id }
-        var health = PolicyHealth.all(
-            [policy], [run.record] + earlier.filter { $0.policy == policy.name }, names: history?.names ?? [], timers: timers,
-            now: Double(Ambient.system.now()) / 1e9, offset: Session.zoneOffset, isSourceHere: Session.isHere
-        ).first
-        health?.seen = PlaceLook.disks(session)
-        let changes = noteAttention(run, health, earlier, isAsked: !timers.isEmpty)
-        writeMetrics(policy, run.record, known: known, timers: timers)
-        guard let notifier, let health else { return }
-        let previous = earlier.first {
-            $0.policy == policy.name && $0.kind == kind && $0.schedule == schedule
-                && ($0.isDone || $0.outcome == .failure || $0.outcome == .killed)
-        }
-        await notifier.end(
-            run.record, events: Announcement.events(run.record, after: previous), changes: changes, problems: health.problems)
+        let timers = await writeMetrics(policy, run.record, run.record.textfile)
+        if let policy { await tell(policy, run, earlier, timers) }
     }
 
     /// The policy of a run that failed before it began, as far as it can be read.
-    private var policyAtHand: Policy? {
-        name.flatMap { try? PolicyCommand.library.load($0) { _ in } }?.policy
+    private var policyAtHand: Policy? { name.flatMap { try? PolicyCommand.library.load($0) { _ in } }?.policy }
+
+    /// The metrics file of a policy that cannot be read: as it said last.
+    private var textfileBefore: String? {
+        guard let name else { return nil }
+        return history?.latest().records.first { $0.policy == Self.name(name) && $0.textfile != nil }?.textfile
     }
 
-    /// Notes what is wrong with the policy's timers and times, and finds what became wrong or right since a run noted it last.
-    private func noteAttention(
-        _ run: ActiveRun, _ health: PolicyHealth?, _ earlier: [RunRecord], isAsked: Bool
-    ) -> [(Announcement.Event, [Problem])] {
-        let codes = [Problem.Code.timerMissing, .overdue, .neverRan, .killed].map(\.rawValue)
-        let problems = (health?.problems ?? []).filter { codes.contains($0.code) }
-        func key(_ problem: Problem) -> String {
-            [problem.code, problem.job, problem.schedule].compactMap { $0 }.joined(separator: " ")
+    /// Tells whom the policy names, and notes in the record what they were told.
+    private func tell(
+        _ policy: Policy, _ run: ActiveRun, _ earlier: [RunRecord], _ timers: [String: [String: TimerState]]
+    ) async {
+        var health = PolicyHealth.all(
+            [policy], [run.record] + earlier.filter { $0.policy == policy.name }, names: history?.names ?? [], timers: timers,
+            plans: PlanLook.times([policy]), looks: earlier, now: Double(Ambient.system.now()) / 1e9,
+            offset: Session.zoneOffset, isSourceHere: Session.isHere
+        ).first
+        health?.seen = PlaceLook.disks(session)
+        let problems = health?.problems ?? []
+        let before = earlier.filter { $0.policy == policy.name }.compactMap(\.figures.attention).first ?? []
+        let attention = Attention(problems, before: Set(before), isAsked: !timers.isEmpty)
+        let previous = earlier.first {
+            $0.isSameJob(as: run.record) && ($0.isDone || $0.outcome == .failure || $0.outcome == .killed)
         }
-        let before = Set(earlier.filter { $0.policy == run.record.policy }.compactMap(\.figures.attention).first ?? [])
-        // Where systemd was not asked its timers are as they were.
-        let kept = isAsked ? [] : before.filter { $0.hasPrefix(Problem.Code.timerMissing.rawValue) }
-        let now = Set(problems.map(key) + kept)
-        run.note { $0.attention = now.sorted() }
+        let isTold =
+            await notifier?.end(
+                run.record, events: Announcement.events(run.record, after: previous), changes: attention.changes,
+                problems: problems) ?? true
+        // What nobody heard is told once more at the next run.
+        run.note { $0.attention = isTold ? attention.now.sorted() : before }
         attempt { try run.save() }
-        let fresh = problems.filter { !before.contains(key($0)) }
-        let isOver = !before.isEmpty && now.isEmpty
-        return fresh.isEmpty ? isOver ? [(.recovered, [])] : [] : [(.failure, fresh)]
     }
 
     /// Writes the metrics of all policies that share a file.
-    private func writeMetrics(
-        _ policy: Policy?, _ record: RunRecord, known: RunHistory.Reading?, timers: [String: [String: TimerState]]
-    ) {
-        guard let path = record.textfile else { return }
-        let earlier = (known ?? history?.latest())?.records ?? []
-        let records = [record] + earlier.filter { $0.id != record.id && $0.textfile == path }
-        var policies = policy.map { [$0] } ?? []
-        for file in PolicyCommand.library.files {
-            if let other = (try? PolicyFile(path: file))?.policy, other.name != policy?.name, other.textfile == path {
-                policies.append(other)
-            }
-        }
-        var all = PolicyHealth.all(
-            policies, records, names: history?.names ?? [], timers: timers, now: Double(Ambient.system.now()) / 1e9,
-            offset: Session.zoneOffset, isSourceHere: Session.isHere)
-        for index in all.indices { all[index].seen = PlaceLook.disks(session) }
-        do { try MetricsFile(all, version: BGBackup.version).write(to: path) } catch {
-            Terminal.note("bgbackup: warning: \(error)", .warning)
-        }
+    /// - Returns: what systemd says of their timers
+    @discardableResult
+    private func writeMetrics(_ policy: Policy?, _ record: RunRecord?, _ path: String?) async -> [String: [String: TimerState]] {
+        let metrics = path.map { SharedMetrics($0, policy, history, session) }
+        let policies = metrics?.policies ?? (policy.map { [$0] } ?? [])
+        // Not the run's task: that may have been cancelled. A run that a signal ends has little time to ask.
+        let patience = Main.signal == nil ? TimerStates.patience : 1
+        let timers = await Task { await TimerStates.ask(policies, within: patience) }.value
+        metrics?.write(record, timers: timers)
+        return timers
     }
 
     private func attempt(_ body: () throws -> Void) {
@@ -208,6 +199,36 @@ final class JobRun {
     /// "/etc/bgbackup/policies/demo.yaml" → "demo"
     private static func name(_ given: String) -> String {
         String((given.split(separator: "/").last ?? "").prefix { $0 != "." })
+    }
+}
+
+/// What became wrong or right with a policy's timers and times since somebody was told last.
+private struct Attention {
+    /// "timer-missing backup hourly"
+    let now: Set<String>
+    let changes: [(Announcement.Event, [Problem])]
+
+    /// - Parameters:
+    ///   - before: what they were told is wrong
+    ///   - isAsked: whether systemd was
+    init(_ problems: [Problem], before: Set<String>, isAsked: Bool) {
+        let codes = [Problem.Code.timerMissing, .overdue, .neverRan, .killed].map(\.rawValue)
+        func key(_ problem: Problem) -> String {
+            [problem.code, problem.job, problem.schedule].compactMap { $0 }.joined(separator: " ")
+        }
+        let own = problems.filter { codes.contains($0.code) }
+        // Where systemd was not asked its timers are as they were.
+        let kept = isAsked ? [] : before.filter { $0.hasPrefix(Problem.Code.timerMissing.rawValue) }
+        now = Set(own.map(key) + kept)
+        let fresh = own.filter { !before.contains(key($0)) }
+        let isOver = !before.isEmpty && now.isEmpty
+        changes = fresh.isEmpty ? isOver ? [(.recovered, [])] : [] : [(.failure, fresh)]
+    }
+}
+
+extension RunRecord {
+    fileprivate func isSameJob(as other: RunRecord) -> Bool {
+        policy == other.policy && kind == other.kind && schedule == other.schedule
     }
 }
 

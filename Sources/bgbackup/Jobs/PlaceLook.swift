@@ -3,8 +3,8 @@ import Glibc
 import ObjectStorage
 import Operations
 
-/// A look at a repository's place just now: what stands in the way of the next run. One request at the most, and no
-/// password: the names of snapshots tell how many there are, and the store's clock how old they are.
+/// A look at a repository's place just now: what stands in the way of the next run. One request, or three where there is
+/// no snapshot, and no password: the names of snapshots tell how many there are, and the store's clock how old they are.
 struct PlaceLook: Sendable {
     var problems: [Problem] = []
     var snapshots: Int?
@@ -15,21 +15,42 @@ struct PlaceLook: Sendable {
     /// Share of the disk, of a repository on this machine.
     var free: Double?
 
-    /// Seconds for the store's answer.
+    /// Seconds for the store's answer, and before it for those of the machine's own file systems.
     private static let patience = 5.0
 
     /// The store to ask; nil where it is not asked.
     private var store: (any ObjectStore)?
+    /// Whether units run it, which have credentials that a shell has not.
+    private var isOfUnits = false
+
+    /// Looks. A disk or a server that does not answer holds nobody up: a file system of a server that is gone would for ever.
+    /// - Parameter policy: whose secrets are looked for; nil: the repository of `session`
+    static func at(_ policy: Policy?, _ session: Session) async -> PlaceLook {
+        var late = PlaceLook()
+        late.add(unanswered: policy.map { RunRecord.publicPlace($0.repository.url) } ?? "the repository's disk")
+        guard let look = await bounded({ PlaceLook(policy, session) }) else { return late }
+        if let seen = await bounded({ await look.asked() }) { return seen }
+        var unanswered = look
+        unanswered.add(unanswered: look.store?.location ?? "the store")
+        return unanswered
+    }
+
+    private static func bounded(_ body: @escaping @Sendable () async -> PlaceLook) async -> PlaceLook? {
+        (try? await BoundedWait.value(within: patience, body)) ?? nil
+    }
+
+    private init() {}
 
     /// All that can be seen without asking a store.
-    /// - Parameter policy: whose secrets are looked for; nil: the repository of `session`
-    init(_ policy: Policy?, _ session: Session) {
+    private init(_ policy: Policy?, _ session: Session) {
         var url = session.options.repository ?? Session.environment("BGBACKUP_REPOSITORY")
+        isOfUnits = policy != nil
         if let policy {
             problems += Self.secrets(policy, session)
             do {
                 url = try policy.repositoryURL { try BackupPolicy.path(of: $0, session) }
             } catch {
+                // Where they are nowhere, the secrets say so.
                 note = "not asked: its keys are a credential of the unit"
                 return
             }
@@ -49,20 +70,32 @@ struct PlaceLook: Sendable {
     }
 
     /// Asks the store.
-    mutating func ask() async {
+    private func asked() async -> PlaceLook {
+        var look = self
+        await look.ask()
+        return look
+    }
+
+    private mutating func ask() async {
         guard let store else { return }
         if let s3 = store as? S3Store {
             do { _ = try await s3.keySource() } catch {
-                note = "not asked: there are no keys for it here"
+                // Only the unit can have them: that is no trouble. Else they expired, or are nowhere.
+                guard Self.isStored("bgbackup.s3") || isOfUnits && geteuid() != 0 else { return add(error) }
+                note = "not asked: its keys are a credential of the unit"
                 return
             }
         }
         do {
-            guard let found = try await Self.list(store) else {
+            let found = try await store.list("v1/snapshots/")
+            // An empty list is also what a directory has whose disk is not mounted.
+            var isThere = !found.isEmpty
+            for name in Self.configuration where !isThere { isThere = try await store.info(name) != nil }
+            guard isThere else {
                 problems.append(
                     Problem(
-                        BackupError.Code.storeUnreachable.rawValue,
-                        "\(store.location) gives no answer within \(formatDuration(Self.patience))"))
+                        BackupError.Code.noRepository.rawValue,
+                        "there is no repository at \(store.location)\(store is LocalStore ? ": is its disk mounted?" : "")"))
                 return
             }
             snapshots = found.count
@@ -70,22 +103,19 @@ struct PlaceLook: Sendable {
         } catch { add(error) }
     }
 
+    /// Either of which makes a repository (docs/format.md).
+    private static let configuration = ["v1/config.a", "v1/config.b"]
+
+    private mutating func add(unanswered place: String) {
+        problems.append(
+            Problem(
+                BackupError.Code.storeUnreachable.rawValue,
+                "\(place) gives no answer within \(formatDuration(Self.patience))"))
+    }
+
     private mutating func add(_ error: any Error) {
         let known = ErrorMapping.backupError(error) ?? BackupError(.failed, "\(error)")
         problems.append(Problem(known.code.rawValue, known.description))
-    }
-
-    /// Nil where no answer comes in time.
-    private static func list(_ store: any ObjectStore) async throws -> [ObjectInfo]? {
-        try await withThrowingTaskGroup(of: [ObjectInfo]?.self) { group in
-            group.addTask { try await store.list("v1/snapshots/") }
-            group.addTask {
-                try await Task.sleep(for: .seconds(patience))
-                return nil
-            }
-            defer { group.cancelAll() }
-            return try await group.next() ?? nil
-        }
     }
 
     /// Secrets that the policy names and that are nowhere.

@@ -5,27 +5,30 @@ import Subprocess
 /// What systemd says of policies' timers.
 enum TimerStates {
     /// Seconds for systemd's answer.
-    private static let patience = 3.0
+    static let patience = 3.0
 
     /// By policy and by a job's title; nothing where there is no systemd that answers.
-    static func ask(_ policies: [Policy]) async -> [String: [String: TimerState]] {
+    static func ask(_ policies: [Policy], within patience: Double = patience) async -> [String: [String: TimerState]] {
         var asked: [(policy: String, job: String, unit: String)] = []
         for policy in policies where !policy.paused {
             for job in policy.jobs {
                 guard let instance = try? UnitName.instance(policy.name, job.name),
                     let unit = try? UnitName.unit("bgbackup-\(job.kind.rawValue)", instance, "timer")
                 else { continue }
-                asked.append((policy.name, [job.kind.rawValue, job.name].compactMap { $0 }.joined(separator: " "), unit))
+                asked.append((policy.name, title(job), unit))
             }
         }
-        guard !asked.isEmpty, let text = await output(asked.map(\.unit)) else { return [:] }
+        guard !asked.isEmpty, let text = await output(asked.map(\.unit), patience) else { return [:] }
         let states = parse(text)
         var result: [String: [String: TimerState]] = [:]
         for (policy, job, unit) in asked { result[policy, default: [:]][job] = states[unit] ?? .unknown }
         return result
     }
 
-    private static func output(_ units: [String]) async -> String? {
+    /// "backup hourly"
+    static func title(_ job: Policy.Job) -> String { [job.kind.rawValue, job.name].compactMap { $0 }.joined(separator: " ") }
+
+    private static func output(_ units: [String], _ patience: Double) async -> String? {
         await withTaskGroup(of: String?.self) { group in
             group.addTask {
                 let run = try? await Subprocess.run(

@@ -32,7 +32,7 @@ extension RepositoryReport {
     private func banner(_ now: Double) -> String {
         let newest = volumes.compactMap { $0.snapshots.map(\.moment).max() }
         let wrong = volumes.filter { $0.snapshots.last.map { !$0.complete || $0.starts == false } ?? false }
-        let failed = drills.last.map { !$0.passed } ?? false
+        let failed = drills?.last.map { !$0.passed } ?? false
         let state = !problems.isEmpty ? "fail" : !wrong.isEmpty || failed || all.isEmpty ? "warn" : "pass"
         let title =
             all.isEmpty
@@ -47,7 +47,7 @@ extension RepositoryReport {
         }
         words += wrong.map { "The newest of \(name($0)) is not one to start from." }
         if failed { words.append("The last drill failed.") }
-        words += problems.isEmpty ? [] : ["\(problems.count) snapshot\(problems.count == 1 ? "" : "s") cannot be read."]
+        words += problems.isEmpty ? [] : ["\(problems.count) thing\(problems.count == 1 ? "" : "s") cannot be read."]
         return """
             <header class="banner \(state)"><h1>\(title)</h1>
             <p>\(escaped(words.joined(separator: " ")))</p>
@@ -63,21 +63,26 @@ extension RepositoryReport {
         let latest = volumes.compactMap(\.snapshots.last).reduce(0) { $0 + $1.bytes_total }
         let protected = all.reduce(Int64(0)) { $0 + $1.bytes_total }
         let kinds = stored.filter { $0.bytes > 0 }.map { "\($0.kind) \(formatBytes($0.bytes))" }.joined(separator: ", ")
-        let failed = drills.last.map { !$0.passed } ?? false
-        let recovered = drills.last(where: \.passed).flatMap(\.recovery_seconds).map(formatDuration)
+        let last = drills?.last
+        let recovered = drills?.last(where: \.passed).flatMap(\.recovery_seconds).map(formatDuration)
+        let drilled = drills == nil ? "unreadable" : last.map { shortTime($0.drilled) } ?? "never"
+        let result =
+            drills == nil
+            ? "the notes of drills"
+            : last?.passed == false ? "it failed" : recovered.map { "recovered in \($0)" } ?? "see 'bgbackup drill'"
         return """
             <dl class="facts">
             \(fact("In the store", formatBytes(bytes), kinds))
             \(fact("The volumes today", formatBytes(latest), "as the newest snapshots have them"))
             \(fact("All snapshots whole", formatBytes(protected), bytes > 0 ? "\(fixed(Double(protected) / Double(bytes), 1)) × what is stored" : ""))
-            \(fact("Last drill", drills.last.map { shortTime($0.drilled) } ?? "never", failed ? "it failed" : recovered.map { "recovered in \($0)" } ?? "see 'bgbackup drill'"))
+            \(fact("Last drill", drilled, result))
             </dl>
             """
     }
 
     private func calendar(_ volume: Volume, _ now: Double) -> String {
         YearCalendar(
-            name(volume), volume.snapshots.map { ($0.moment, $0.held, $0.complete) }, now: now
+            name(volume), volume.snapshots.map { ($0.moment, $0.held == true, $0.complete) }, now: now
         ).html
     }
 
@@ -149,6 +154,10 @@ extension RepositoryReport {
     // MARK: - Drills
 
     private var drillSection: String {
+        guard let drills else {
+            return
+                "<section><h2>Drills</h2><p class=\"soft\">The notes of drills cannot be read: nobody knows what was proven.</p></section>"
+        }
         guard !drills.isEmpty else {
             return """
                 <section><h2>Drills</h2><p class="soft">No snapshot here has been proven by a drill. 'bgbackup drill' restores one, starts \

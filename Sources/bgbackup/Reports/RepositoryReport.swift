@@ -15,7 +15,8 @@ struct RepositoryReport: Encodable {
     let stored: [StoredKind]
     /// As the prunes that ran on this node counted it, oldest first.
     let storage: [Storage]
-    let drills: [Drill]
+    /// Nil where the notes of them cannot be read.
+    let drills: [Drill]?
     /// What could not be read.
     let problems: [String]
 
@@ -32,7 +33,8 @@ struct RepositoryReport: Encodable {
         let consistency: String
         let complete: Bool
         let starts: Bool?
-        let held: Bool
+        /// Nil where the notes of it cannot be read.
+        let held: Bool?
         let bytes_total: Int64
         let bytes_new: Int64
         let bytes_stored: Int64
@@ -81,13 +83,14 @@ extension RepositoryReport {
             }
         }
         let marks = await reading
+        if let failure = marks.failure { problems.append(failure) }
         var volumes: [String: (first: SnapshotRecord, entries: [Entry])] = [:]
         var drills: [Drill] = []
         for snapshot in snapshots {
             let (record, id) = (snapshot.record, "\(snapshot.id)")
             let found = marks[snapshot.id]
             volumes["\(record.node)\0\(record.volume)", default: (record, [])].entries.append(
-                Entry(snapshot, isHeld: found?.holds.isEmpty == false))
+                Entry(snapshot, isHeld: found.map { !$0.holds.isEmpty }))
             drills += (found?.drills ?? []).map {
                 Drill(
                     drilled: $0.drilled, snapshot_id: id, node: record.node, passed: $0.passed,
@@ -101,7 +104,8 @@ extension RepositoryReport {
                 Volume(node: $0.value.first.node, volume: $0.value.first.volume, snapshots: $0.value.entries)
             },
             stored: StoredKind.all(of: statistics).sorted { $0.bytes > $1.bytes },
-            storage: storage(history, place), drills: drills.sorted { $0.drilled < $1.drilled }, problems: problems)
+            storage: storage(history, place), drills: marks.failure == nil ? drills.sorted { $0.drilled < $1.drilled } : nil,
+            problems: problems)
     }
 
     private static func storage(_ history: RunHistory?, _ place: String) -> [Storage] {
@@ -117,7 +121,7 @@ extension RepositoryReport {
 }
 
 extension RepositoryReport.Entry {
-    init(_ snapshot: Snapshot, isHeld: Bool) {
+    init(_ snapshot: Snapshot, isHeld: Bool?) {
         let record = snapshot.record
         func number(_ name: String) -> Int64 { record.statistics[name] ?? 0 }
         let duration = parseTime(record.finished).flatMap { end in parseTime(record.started).map { end - $0 } } ?? 0

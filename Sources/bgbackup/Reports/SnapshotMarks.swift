@@ -56,6 +56,8 @@ struct SnapshotMarks {
 struct MarkedSnapshots {
     /// Nil where the notes cannot be read.
     private let evidence: RetentionEvidence?
+    /// Why not.
+    let failure: String?
     private let now: Double
 
     /// Reads the notes; what is wrong with them is no reason to list no snapshots.
@@ -63,11 +65,12 @@ struct MarkedSnapshots {
         let now = Double(Ambient.system.now()) / 1e9
         do {
             let evidence = try await repository.retentionEvidence(listing: listing, cache: cache)
-            return MarkedSnapshots(evidence: evidence, now: now)
+            return MarkedSnapshots(evidence: evidence, failure: nil, now: now)
         } catch {
             let reason = ErrorMapping.backupError(error).map { "\($0)" } ?? "\(error)"
-            Terminal.note("bgbackup: warning: what is held and proven is not known: \(reason)")
-            return MarkedSnapshots(evidence: nil, now: now)
+            let failure = "what is held and proven is not known: \(reason)"
+            Terminal.note("bgbackup: warning: \(failure)")
+            return MarkedSnapshots(evidence: nil, failure: failure, now: now)
         }
     }
 

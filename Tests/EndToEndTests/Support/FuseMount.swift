@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import TestSupport
 
 /// A FUSE file system with nothing in it, from a server that speaks the
@@ -59,7 +60,11 @@ final class FuseMount {
         }
     }
 
+    /// Nothing is answered any more.
+    func hang() { kill(process.processIdentifier, SIGSTOP) }
+
     deinit {
+        kill(process.processIdentifier, SIGCONT)
         try? input.fileHandleForWriting.close()
         process.waitUntilExit()
     }
