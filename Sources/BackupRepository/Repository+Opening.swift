@@ -35,7 +35,7 @@ extension Repository {
         let ring = KeyRing.generate(repository: id)
         let configuration = Configuration(
             repository: "\(id)", created: formatTime(ambient.now()),
-            publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: probe)
+            publicKey: ring.publicKeyText, probe: probe)
         let repository = Repository(
             store: store, keys: ring, configuration: configuration, executor: executor, ambient: ambient,
             identity: identity)
@@ -93,18 +93,15 @@ extension Repository {
     ) async throws -> Repository {
         let candidates = try await configurations(store)
         var problems: [String] = []
-        for newest in candidates where newest.isSame(as: candidates.first { $0.id == newest.id }!) {
-            func configuration(for ring: KeyRing) -> UnverifiedConfiguration? {
-                candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
-            }
-            let (opened, complaints) = try await unlock(store, password, repository: newest.id) {
-                configuration(for: $0) != nil
-            }
-            problems += complaints
-            guard let opened, let found = configuration(for: opened.ring) else { continue }
+        let slots = try await slots(store) { problems.append($0) }
+        if slots.isEmpty { problems.append("it has no readable key slot") }
+        for id in Set(candidates.map(\.id)).sorted() {
+            guard let opened = unlock(slots, password, candidates.filter { $0.id == id }, problem: { problems.append($0) })
+            else { continue }
             return Repository(
-                store: store, keys: opened.ring, configuration: found.configuration, executor: executor, ambient: ambient,
-                identity: identity, slot: opened.slot.hex)
+                store: store, keys: try await sealing(opened.ring, opened.found, store),
+                configuration: opened.found.configuration, executor: executor, ambient: ambient, identity: identity,
+                slot: opened.slot.hex)
         }
         if problems.isEmpty {
             throw BackupError(
@@ -125,12 +122,12 @@ extension Repository {
                 .wrongPassword, "the writer key belongs to another repository than \(store.location)",
                 hint: "Make one here with 'bgbackup key export-writer FILE'.")
         }
-        if let newer = candidates.first(where: { $0.outdates(ring) }) { throw ring.outdated(newer.configuration) }
-        guard let genuine = candidates.first(where: { $0.isGenuine(ring) }) else {
+        guard let found = try await counting(candidates, for: ring, store) else {
             throw BackupError(.damaged, "the configuration of \(store.location) was altered")
         }
+        if found.outdates(ring) { throw ring.outdated(found.configuration) }
         return Repository(
-            store: store, keys: ring, configuration: genuine.configuration, executor: executor, ambient: ambient,
+            store: store, keys: ring, configuration: found.configuration, executor: executor, ambient: ambient,
             identity: identity)
     }
 

@@ -74,10 +74,14 @@ struct Session {
             hint: "Its parent directory must exist.")
     }
 
+    /// A node that only holds the writer key gets told so, not asked for a password.
+    var holdsWriterKeyOnly: Bool {
+        get throws { try options.passwordFile == nil && !hasPassword && writerKey(nil) != nil }
+    }
+
     /// Opens for reading, with the password.
     func open() async throws -> Repository {
-        if let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword {
-            // A node that only holds the writer key gets told so, not asked for a password.
+        if try holdsWriterKeyOnly, let ring = try writerKey(nil) {
             return try await Repository.open(store: try store(), writer: ring, executor: Self.executor, identity: identity)
         }
         return try await open(with: try await password())

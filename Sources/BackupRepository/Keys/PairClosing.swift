@@ -17,18 +17,30 @@ struct PairClosing: Codable, Sendable {
 
     static let prefix = "v1/pairs/"
     static let sizeLimit = 64 << 20
+    /// An entry has some 134 bytes.
+    static let mostSnapshots = 450_000
 
     static func names(_ generation: Int) -> [String] { ["\(prefix)\(generation).a", "\(prefix)\(generation).b"] }
 
     static func digest(_ object: [UInt8]) -> String { Array(SHA256.hash(data: object)).hex }
 
     /// Line 1 is JSON, line 2 its MAC under the next pair's private key.
+    /// Throws `.failed` for one that no reader would take.
     func encoded(_ ring: KeyRing) throws -> [UInt8] {
+        guard snapshots.count <= Self.mostSnapshots else { throw Self.tooLarge(snapshots.count) }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let line = Array(try encoder.encode(self))
         guard let mac = ring.closingMAC(line, generation + 1) else { throw KeyRing.writeOnly }
-        return line + [0x0a] + Array(mac.hex.utf8) + [0x0a]
+        let bytes = line + [0x0a] + Array(mac.hex.utf8) + [0x0a]
+        guard bytes.count <= Self.sizeLimit else { throw Self.tooLarge(snapshots.count) }
+        return bytes
+    }
+
+    static func tooLarge(_ count: Int) -> BackupError {
+        BackupError(
+            .failed, "the \(count) snapshots that are there are more than the closing of a key pair can list",
+            hint: "'bgbackup forget' what is not needed, to \(mostSnapshots) or fewer, and run it again.")
     }
 
     /// Throws `FormatError` for what the owner did not write.
@@ -47,7 +59,7 @@ struct PairClosing: Codable, Sendable {
     }
 }
 
-/// What the closings say, read once.
+/// What the closings say, read once; that there is none, once a minute: a process may live longer than a rotation takes.
 final class PairClosings: Sendable {
     private struct Known {
         var closed: String
@@ -55,14 +67,20 @@ final class PairClosings: Sendable {
     }
     private let store: any ObjectStore
     private let keys: KeyRing
-    /// By generation; nil for a pair that is not closed yet.
-    private let known = Locked<[Int: Known?]>([:])
+    private let ambient: Ambient
+    /// By generation.
+    private let known = Locked<[Int: Known]>([:])
+    /// When there was none; nanoseconds since 1970.
+    private let absent = Locked<[Int: Int64]>([:])
+    private static let absence: Int64 = 60_000_000_000
 
-    init(store: any ObjectStore, keys: KeyRing) { (self.store, self.keys) = (store, keys) }
+    init(store: any ObjectStore, keys: KeyRing, ambient: Ambient) {
+        (self.store, self.keys, self.ambient) = (store, keys, ambient)
+    }
 
     /// Throws `.damaged` for a snapshot that is sealed for a closed pair and was not there, as it is, when it was closed.
     func require(_ name: SnapshotName, _ object: [UInt8], of generation: Int) async throws {
-        guard generation < keys.generation, let closing = try await closing(generation),
+        guard generation < keys.heldGeneration, let closing = try await closing(generation),
             closing.snapshots[name.object] != PairClosing.digest(object)
         else { return }
         throw BackupError(
@@ -74,11 +92,19 @@ final class PairClosings: Sendable {
 
     private func closing(_ generation: Int) async throws -> Known? {
         if let closing = known.withLock({ $0[generation] }) { return closing }
+        if let looked = absent.withLock({ $0[generation] }), (0..<Self.absence).contains(ambient.now() - looked) { return nil }
         let found = try await Self.read(store, keys, generation).map {
             Known(closed: printable($0.closed.utf8.prefix(40)), snapshots: $0.snapshots)
         }
-        known.withLock { $0[generation] = .some(found) }
+        if let found { known.withLock { $0[generation] = found } } else { absent.withLock { $0[generation] = ambient.now() } }
         return found
+    }
+
+    /// Whether the owner closed the pair, as far as can be read.
+    static func isThere(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> Bool {
+        do { return try await read(store, keys, generation) != nil } catch let error as BackupError where error.code == .damaged {
+            return false
+        }
     }
 
     /// The first copy that the owner wrote; nil where there is none at all. Throws `.damaged` where all were altered.
@@ -98,7 +124,10 @@ final class PairClosings: Sendable {
         }
         guard let problem else { return nil }
         throw BackupError(
-            .damaged, "\(PairClosing.names(generation)[0]), which says what was sealed for key pair \(generation), is damaged",
-            hint: "Run 'bgbackup check'.", cause: problem)
+            .damaged,
+            "\(store.location)/\(PairClosing.names(generation)[0]), which says what was sealed for key pair \(generation),"
+                + " is damaged",
+            hint: "Look at 'bgbackup snapshots': 'bgbackup key rotate' closes the pair anew, with those that are there now.",
+            cause: problem)
     }
 }
