@@ -109,6 +109,16 @@ import Testing
         #expect(try await !Self.open(store, Self.mine).check().isDamaged)
     }
 
+    @Test func `a closing of which only one copy was written is finished as it was`() async throws {
+        try await killedRotation(store) { $0.name == "v1/pairs/1.b" && $0.changes }
+        let (said, late) = (store.bytes("v1/pairs/1.a"), try await repository.seen(keys: repository.keys.writer).put(body: [1]))
+        let rotation = try await rotate(Self.open(store, Self.mine))
+        #expect(rotation.wasResumed && rotation.generation == 2)
+        #expect(said != nil && store.bytes("v1/pairs/1.a") == said && store.bytes("v1/pairs/1.b") == said)
+        let error = await failure { _ = try await Self.open(store, Self.mine).snapshot(late) } as? BackupError
+        #expect(error?.message.contains("was not there") == true)
+    }
+
     @Test func `an old configuration that is put back after the pair was closed is not believed`() async throws {
         let old = Configuration.names.map { ($0, store.bytes($0)!) }
         try await rotate(repository)
@@ -178,7 +188,7 @@ import Testing
         #expect(await code { _ = try await Self.open(store, Self.mine).snapshot(late) } == .damaged)
         // Altered afterwards it is damage, until the owner closes the pair anew.
         store.remove(late.object)
-        for name in PairClosing.names(1) { store.damage(name) { $0[5] ^= 1 } }
+        for name in PairClosing.names(1) { store.damage(name) { $0[0] ^= 1 } }
         #expect(await code { _ = try await Self.open(store, Self.mine).snapshot(first) } == .damaged)
         let again = try await rotate(Self.open(store, Self.mine))
         #expect(again.wasResumed && again.generation == 2)
@@ -189,7 +199,7 @@ import Testing
         let store = store
         let view = store.another()
         view.onCall { call in
-            if call == .init(operation: "get", name: "v1/pairs/1.b") { store.damage(call.name) { $0[5] ^= 1 } }
+            if call == .init(operation: "get", name: "v1/pairs/1.b") { store.damage(call.name) { $0[0] ^= 1 } }
         }
         #expect(await code { try await rotate(repository.seen(on: view)) } == .storeFailed)
     }
@@ -323,7 +333,7 @@ import Testing
         _ = try await Replication(from: now, to: place, dryRun: false) { _ in }.run(nil)
         for name in [first, made] { #expect(try await isReadable(name, Self.open(place, Self.mine))) }
         // What was put there instead is not believed.
-        for name in PairClosing.names(1) { place.damage(name) { $0[5] ^= 1 } }
+        for name in PairClosing.names(1) { place.damage(name) { $0[0] ^= 1 } }
         #expect(await code { _ = try await Replication(from: now, to: place, dryRun: false) { _ in }.run(nil) } == .damaged)
     }
 

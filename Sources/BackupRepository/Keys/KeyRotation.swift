@@ -98,11 +98,11 @@ public struct KeyRotation: Sendable {
         return try await !openPairs(repository.store, repository.keys).isEmpty
     }
 
-    /// Pairs before the newest that are not closed, or whose closing was altered.
+    /// Pairs before the newest that are not closed, in both copies.
     private static func openPairs(_ store: any ObjectStore, _ ring: KeyRing) async throws -> [Int] {
         var open: [Int] = []
         for generation in 1..<max(ring.heldGeneration, 1)
-        where try await !PairClosings.isThere(store, ring, generation) { open.append(generation) }
+        where try await !PairClosings.isWhole(store, ring, generation) { open.append(generation) }
         return open
     }
 

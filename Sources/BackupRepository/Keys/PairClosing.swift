@@ -107,6 +107,19 @@ final class PairClosings: Sendable {
         }
     }
 
+    /// Whether both copies are the owner's.
+    static func isWhole(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> Bool {
+        for name in PairClosing.names(generation) {
+            do {
+                let bytes = try await store.get(name, .all, limit: PairClosing.sizeLimit).array
+                guard (try? PairClosing(opening: bytes, keys, generation: generation)) != nil else { return false }
+            } catch let error as StoreError where error.kind == .notFound || error.kind == .tooLarge {
+                return false
+            }
+        }
+        return true
+    }
+
     /// The first copy that the owner wrote; nil where there is none at all. Throws `.damaged` where all were altered.
     static func read(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> PairClosing? {
         var problem: (any Error)?
