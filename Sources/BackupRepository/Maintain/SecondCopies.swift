@@ -7,10 +7,10 @@ extension Repository {
     /// Writes the missing, altered or older copy of the configuration, of key slots
     /// and of closings anew from the good one. Returns the names of what was written.
     public func repairCopies(dryRun: Bool) async throws -> [String] {
-        guard !dryRun else {
-            let others = isOutdated ? [] : try await ConfigurationCopies(self).others
-            return try await others + repairSlots(nil) + repairClosings(nil)
-        }
+        if !dryRun { try requireCurrent() }
+        let others = isOutdated ? [] : try await ConfigurationCopies(self).others
+        let wanted = try await others + repairSlots(nil) + repairClosings(nil)
+        guard !dryRun, !wanted.isEmpty else { return wanted }
         // Beside a rotation or a removal of a key it would bring back what these take away.
         return try await withLease("maintenance") { lease in
             let copies = try await ConfigurationCopies(self)
