@@ -35,7 +35,7 @@ extension Repository {
         let ring = KeyRing.generate(repository: id)
         let configuration = Configuration(
             repository: "\(id)", created: formatTime(ambient.now()),
-            publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: probe)
+            publicKey: ring.publicKeyText, probe: probe)
         let repository = Repository(
             store: store, keys: ring, configuration: configuration, executor: executor, ambient: ambient,
             identity: identity)
@@ -97,12 +97,13 @@ extension Repository {
         let candidates = try await configurations(store)
         var opened = try unlock(store, candidates, try await reading, password, cache)
         // Slots that were listed just before the rotation that the configuration is of.
-        if opened.configuration.outdates(opened.ring) {
+        if opened.found.outdates(opened.ring) {
             opened = try unlock(store, candidates, try await readSlots(store), password, cache)
         }
         return Repository(
-            store: store, keys: opened.ring, configuration: opened.configuration.configuration, executor: executor,
-            ambient: ambient, identity: identity, slot: opened.slot.hex)
+            store: store, keys: try await sealing(opened.ring, opened.found, store),
+            configuration: opened.found.configuration, executor: executor, ambient: ambient, identity: identity,
+            slot: opened.slot.hex)
     }
 
     /// The same, and what lists start with, which needs no key: it is asked for meanwhile.
@@ -116,29 +117,19 @@ extension Repository {
         return (repository, try await listing)
     }
 
-    private struct Opened {
-        var ring: KeyRing
-        var slot: [UInt8]
-        var configuration: UnverifiedConfiguration
-    }
-
     private static func unlock(
         _ store: any ObjectStore, _ candidates: [UnverifiedConfiguration],
         _ read: (found: [(id: [UInt8], slot: KeySlot)], problems: [String]), _ password: [UInt8], _ cache: String?
-    ) throws -> Opened {
-        var problems: [String] = []
-        for newest in candidates where newest.isSame(as: candidates.first { $0.id == newest.id }!) {
-            func configuration(for ring: KeyRing) -> UnverifiedConfiguration? {
-                candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
-            }
-            let memory = SlotMemory(cache, newest.id)
-            let (opened, complaints) = try unlock(
-                read, password, repository: newest.id, likely: read.found.count > 1 ? memory?.slot : nil
-            ) { configuration(for: $0) != nil }
-            problems += complaints
-            guard let opened, let found = configuration(for: opened.ring) else { continue }
-            if read.found.count > 1 { memory?.keep(opened.slot) }
-            return Opened(ring: opened.ring, slot: opened.slot, configuration: found)
+    ) throws -> Unlocked {
+        var problems = read.problems
+        if read.found.isEmpty { problems.append("it has no readable key slot") }
+        for id in Set(candidates.map(\.id)).sorted() {
+            let memory = read.found.count > 1 ? SlotMemory(cache, id) : nil
+            let opened = unlock(
+                read.found, password, candidates.filter { $0.id == id }, likely: memory?.slot, problem: { problems.append($0) })
+            guard let opened else { continue }
+            memory?.keep(opened.slot)
+            return opened
         }
         if problems.isEmpty {
             throw BackupError(
@@ -159,12 +150,12 @@ extension Repository {
                 .wrongPassword, "the writer key belongs to another repository than \(store.location)",
                 hint: "Make one here with 'bgbackup key export-writer FILE'.")
         }
-        if let newer = candidates.first(where: { $0.outdates(ring) }) { throw ring.outdated(newer.configuration) }
-        guard let genuine = candidates.first(where: { $0.isGenuine(ring) }) else {
+        guard let found = try await counting(candidates, for: ring, store) else {
             throw BackupError(.damaged, "the configuration of \(store.location) was altered")
         }
+        if found.outdates(ring) { throw ring.outdated(found.configuration) }
         return Repository(
-            store: store, keys: ring, configuration: genuine.configuration, executor: executor, ambient: ambient,
+            store: store, keys: ring, configuration: found.configuration, executor: executor, ambient: ambient,
             identity: identity)
     }
 

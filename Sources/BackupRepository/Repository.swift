@@ -35,7 +35,7 @@ public final class Repository: Sendable {
         self.identity = identity
         self.slot = slot
         reader = PackReader(store: store, keys: keys)
-        closings = PairClosings(store: store, keys: keys, executor: executor)
+        closings = PairClosings(store: store, keys: keys, executor: executor, ambient: ambient)
     }
 
     /// Whether the key pair was rotated since: the keys then read what is older, and nothing is written with them.
@@ -122,22 +122,6 @@ public final class Repository: Sendable {
     private func usablePacks(_ known: UsablePacks?, _ intent: Intent) async throws -> UsablePacks {
         if let known { return known }
         return try await usablePacks(intent).packs
-    }
-
-    /// Writes a second copy of the configuration that an init which was killed
-    /// did not come to. Throws `.wrongPassword` where the key pair was rotated
-    /// meanwhile: a rotation writes the first copy first, and looks for intents after.
-    func completeConfiguration() async throws {
-        var missing: [String] = []
-        var good: [UInt8]?
-        for name in Configuration.names {
-            guard try await store.info(name) != nil else { missing.append(name); continue }
-            if good == nil { good = try? await store.get(name, .all, limit: Configuration.sizeLimit).array }
-        }
-        guard let good, let found = try? UnverifiedConfiguration(parsing: good) else { return }
-        if found.outdates(keys) { throw keys.outdated(found.configuration) }
-        guard !missing.isEmpty, found.isGenuine(keys) else { return }
-        for name in missing { try await store.put(name, AlignedBuffer(copying: good), ifAbsent: true) }
     }
 
     /// Takes away what runs that were killed a day ago or more left below `tmp/`.

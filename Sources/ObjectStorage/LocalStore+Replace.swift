@@ -22,7 +22,7 @@ extension LocalStore {
         mkdir("\(location)/tmp", 0o700)
         let lock = try ProcessLock(path: "\(location)/tmp/lock", waits: true)
         defer { lock.release() }
-        let current = try await fetch(name, limit: 64 << 10)?.version
+        let current = try await fetch(name, limit: 64 << 20)?.version
         guard current == version else { throw StoreError(.exists, "replace", name, "it changed meanwhile") }
         try await put(name, AlignedBuffer(copying: content), ifAbsent: version == nil)
         return Self.version(content)

@@ -74,6 +74,9 @@ struct Session {
             hint: "Its parent directory must exist.")
     }
 
+    /// A node that only holds the writer key gets told so, not asked for a password.
+    var holdsWriterKeyOnly: Bool { get throws { try onlyWriterKey() != nil } }
+
     /// Opens for reading, with the password.
     func open() async throws -> Repository {
         if let ring = try onlyWriterKey() { return try await open(writer: ring) }
@@ -112,8 +115,7 @@ struct Session {
 
     /// The key of a node that only holds a writer key: it gets told so, and is not asked for a password.
     private func onlyWriterKey() throws -> KeyRing? {
-        guard let ring = try writerKey(nil), options.passwordFile == nil, !hasPassword else { return nil }
-        return ring
+        options.passwordFile == nil && !hasPassword ? try writerKey(nil) : nil
     }
 
     /// Opens for a backup, with the writer key where there is one, unless a password was named and that only lies about:

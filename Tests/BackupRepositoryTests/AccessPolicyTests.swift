@@ -11,9 +11,10 @@ import Testing
     }
 
     private static let root = "arn:aws:s3:::bucket/qdrant/a"
-    private static let lasting = ["config.a", "keys/1.a", "packs/ab/abcd", "index/x", "snapshots/1-2", "writers/z"].map {
+    private static let lasting = ["packs/ab/abcd", "index/x", "snapshots/1-2", "writers/z", "notes/hold/1"].map {
         "\(root)/v1/\($0)"
     }
+    private static let keys = ["config.a", "config.b", "keys/0123456789abcdef.a", "pairs/1.a"].map { "\(root)/v1/\($0)" }
     private static let scratch = ["lease-init", "put-1", "probe-1/race"].map { "\(root)/tmp/\($0)" }
     private static let once = ["s3:if-none-match": "*", "s3:ObjectCreationOperation": "true"]
     private static let over = ["s3:ObjectCreationOperation": "true"]
@@ -48,7 +49,7 @@ import Testing
         _ role: AccessPolicy.Role
     ) throws {
         let policy = try policy(role)
-        for object in Self.lasting + Self.scratch { #expect(policy.allows("s3:GetObject", object)) }
+        for object in Self.lasting + Self.keys + Self.scratch { #expect(policy.allows("s3:GetObject", object)) }
         for object in [
             "arn:aws:s3:::bucket/qdrant/b/v1/x", "arn:aws:s3:::bucket/qdrant/ab/v1/x", "arn:aws:s3:::bucket/v1/x",
             "arn:aws:s3:::bucket/qdrant/a/v2/x", "arn:aws:s3:::other/qdrant/a/v1/x", "\(Self.root)/x",
@@ -104,6 +105,16 @@ import Testing
                 #expect(policy.verdict("s3:\(action)", object) == .denied)
             }
         }
+        // What says which keys count is not a backup's, new names as little as old ones.
+        for object in Self.keys {
+            for context in [Self.once, Self.over, Self.part] {
+                #expect(policy.verdict("s3:PutObject", object, context) == .denied)
+            }
+            for action in ["DeleteObject", "DeleteObjectVersion", "PutObjectRetention"] {
+                #expect(policy.verdict("s3:\(action)", object) == .denied)
+            }
+        }
+        #expect(!policy.allows("s3:PutObject", "\(Self.root)/v1/other/x", Self.once))
         for object in Self.scratch {
             for context in [Self.once, Self.over, Self.part] { #expect(policy.allows("s3:PutObject", object, context)) }
             #expect(policy.allows("s3:DeleteObject", object) && policy.allows("s3:DeleteObjectVersion", object))
@@ -133,7 +144,7 @@ import Testing
 
     @Test func `a keeper makes, replaces, locks and deletes, and cannot get past a lock`() throws {
         let policy = try policy(.keeper, Self.locked)
-        for object in Self.lasting + Self.scratch {
+        for object in Self.lasting + Self.keys + Self.scratch {
             for context in [Self.once, Self.over, Self.part] { #expect(policy.allows("s3:PutObject", object, context)) }
             for action in ["DeleteObject", "DeleteObjectVersion", "PutObjectRetention", "AbortMultipartUpload"] {
                 #expect(policy.allows("s3:\(action)", object))

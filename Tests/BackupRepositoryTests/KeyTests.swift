@@ -159,7 +159,7 @@ import Testing
         let block = [UInt8](repeating: 9, count: 100)
         let hashers = [ring.blockHasher, ring.digestHasher, ring.stateHasher]
         var seen = Set(hashers.map { hasher in block.withUnsafeBytes { hasher.id(of: $0).bytes } })
-        seen.insert(ring.configurationMAC(block, ring.newest))
+        seen.insert(ring.configurationMAC(block, ring.current))
         #expect(seen.count == 4)
         let other = KeyRing.generate(repository: ring.repository)
         #expect(block.withUnsafeBytes { other.blockHasher.id(of: $0) } != block.withUnsafeBytes { ring.blockHasher.id(of: $0) })

@@ -130,7 +130,7 @@ import Testing
         }
         #expect { try export.open(password: [1]) } throws: { ($0 as? BackupError)?.code == .wrongPassword }
         // Out of bounds, or altered anywhere: no key comes of it.
-        for (from, to) in [("\"n\" : 4096", "\"n\" : 1073741824"), ("\"r\" : 8", "\"r\" : 4096")] {
+        for (from, to) in [("\"n\" : 4096", "\"n\" : 1073741824"), ("\"r\" : 1", "\"r\" : 4096")] {
             let text = String(decoding: bytes, as: UTF8.self).replacingOccurrences(of: from, with: to)
             #expect(text != String(decoding: bytes, as: UTF8.self))
             #expect { try KeyExport(parsing: Array(text.utf8)).open(password: Self.password) } throws: {

@@ -151,7 +151,9 @@ struct RoleTests {
         #expect(try await writer.get("tmp/x", .all, limit: 100).array == Array("other".utf8))
         try await writer.delete("tmp/x")
         for name in ["tmp/x", "v1/missing"] { #expect(try await writer.info(name) == nil) }
-        #expect(await kind { try await writer.put("v2/x", other, ifAbsent: true) } == .denied)
+        for name in ["v2/x", "v1/config.c", "v1/config.b", "v1/keys/0123456789abcdef.a", "v1/pairs/1.a"] {
+            #expect(await kind { try await writer.put(name, other, ifAbsent: true) } == .denied, "\(name)")
+        }
         #expect(try await writer.get(snapshot, .all, limit: 1 << 20).array == before)
         guard locked else { return }
         let until = try #require(try await writer.info(snapshot)?.lockedUntil)

@@ -39,8 +39,7 @@ struct KeyLifeTests {
         let first = try workspace.backup(volume)
         let plan = try workspace.expect(0, ["key", "rotate", "--dry-run"])
         #expect(plan.output.contains("would rotate to key pair 2"))
-        #expect(try workspace.expect(64, ["key", "rotate"]).errors.contains("experimental"))
-        let rotated = try workspace.expect(0, ["key", "rotate", "--experimental", "--json"]).summary
+        let rotated = try workspace.expect(0, ["key", "rotate", "--json"]).summary
         #expect(rotated["key_pair"] as? Int == 2 && rotated["closed"] as? Bool == true)
         let refused = try workspace.expect(12, ["backup", volume.path, "--writer-key", old])
         #expect(refused.errors.contains("key pair 1") && refused.errors.contains("export-writer"))
@@ -55,6 +54,21 @@ struct KeyLifeTests {
             try expectIdentical(volume.path, workspace.path("restored-\(id)"))
         }
         #expect(try workspace.expect(0, ["check", "--read-data"]).output.contains("No damage found."))
+    }
+
+    @Test func `A rotation changes the password too, and the same words finish one that was stopped`() throws {
+        let first = try workspace.backup(volume)
+        let new = try file("new", "battery staple\n")
+        try workspace.expect(0, ["key", "rotate", "--new-password-file", new])
+        try workspace.expect(12, ["snapshots"])
+        let listed = try workspace.expect(0, ["key", "list", "--json", "--password-file", new]).document as? [[String: Any]]
+        #expect(listed?.count == 1 && listed?[0]["pairs"] as? Int == 2)
+        // As if it had been stopped at its end.
+        try workspace.store.remove("v1/pairs/")
+        let again = try workspace.expect(0, ["key", "rotate", "--new-password-file", new, "--json"]).summary
+        #expect(again["resumed"] as? Bool == true && again["key_pair"] as? Int == 2 && again["closed"] as? Bool == true)
+        try workspace.restore(first.id, onto: "restored", "--password-file", new)
+        try expectIdentical(volume.path, workspace.path("restored"))
     }
 
     @Test func `An exported key and a typed sheet open a repository without key slots`() throws {

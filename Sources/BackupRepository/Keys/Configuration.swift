@@ -35,7 +35,7 @@ public struct Configuration: Codable, Sendable {
         next.format = 2
         next.generation = ring.generation
         next.rotated = formatTime(time)
-        next.publicKey = Array(ring.publicKey.rawRepresentation).hex
+        next.publicKey = ring.publicKeyText
         return next
     }
 
@@ -80,7 +80,13 @@ struct UnverifiedConfiguration {
     }
 
     /// Whether it names a key pair that the ring does not know yet: nothing then vouches for it.
-    func outdates(_ ring: KeyRing) -> Bool { ring.repository == id && generation > ring.generation }
+    func outdates(_ ring: KeyRing) -> Bool { ring.repository == id && generation > ring.heldGeneration }
+
+    /// Whether a slot says that it holds the key pair that is named here, as the last.
+    func isNamed(by slot: KeySlot) -> Bool {
+        guard slot.generation == generation, let key = bytesFromHex(configuration.publicKey) else { return false }
+        return slot.fingerprint == nil || slot.fingerprint == KeyRing.fingerprint(of: key, in: id)
+    }
 
     var generation: Int { configuration.keyGeneration }
 }

@@ -29,8 +29,10 @@ public struct KeyExport: Codable, Sendable {
     public init(_ ring: KeyRing, password: [UInt8], location: String, by: String?, ambient: Ambient = .system) throws {
         repository = "\(ring.repository)"
         self.location = location
+        // Without a pair of which the repository does not speak yet: it may come to speak of another.
         slot = try KeySlot.make(
-            ring, password: password, slot: Self.slotID, label: "export", by: by, strength: Self.strength, ambient: ambient)
+            ring.upTo(ring.generation), password: password, slot: Self.slotID, label: "export", by: by, strength: Self.strength,
+            ambient: ambient)
     }
 
     init(repository: ObjectID, slot: KeySlot) {
@@ -73,8 +75,15 @@ public struct KeyExport: Codable, Sendable {
 
 extension KeyRing {
     /// What two people compare to know that they speak of the same keys: 16 digits of a hash of id and public key.
-    public var fingerprint: String {
-        let digits = Array(PairClosing.digest(repository.bytes + Array(publicKey.rawRepresentation)).prefix(16))
+    public var fingerprint: String { Self.fingerprint(of: Array(publicKey.rawRepresentation), in: repository) }
+
+    /// That of one of its pairs; nil for a pair that it does not have.
+    func fingerprint(of generation: Int) -> String? {
+        pair(generation).map { Self.fingerprint(of: Array($0.publicKey.rawRepresentation), in: repository) }
+    }
+
+    static func fingerprint(of publicKey: [UInt8], in repository: ObjectID) -> String {
+        let digits = Array(PairClosing.digest(repository.bytes + publicKey).prefix(16))
         return stride(from: 0, to: 16, by: 4).map { String(digits[$0..<$0 + 4]) }.joined(separator: "-")
     }
 }
@@ -84,11 +93,13 @@ extension Repository {
     /// - Parameters:
     ///   - ring: what the export held
     ///   - password: opens the new slot
+    ///   - force: write a configuration also with keys from before a rotation
     ///   - probe: finds out about the store; called where a configuration has to be written
     /// - Returns: the new slot's id, and the repository, opened with it
     public static func importKeys(
-        _ ring: KeyRing, store: any ObjectStore, password: [UInt8], label: String, by: String?, executor: BlockingExecutor,
-        ambient: Ambient = .system, identity: WriterIdentity? = nil, probe: () async throws -> [String: String]
+        _ ring: KeyRing, store: any ObjectStore, password: [UInt8], label: String, by: String?, force: Bool = false,
+        executor: BlockingExecutor, ambient: Ambient = .system, identity: WriterIdentity? = nil,
+        probe: () async throws -> [String: String]
     ) async throws -> (slot: String, repository: Repository) {
         var candidates: [UnverifiedConfiguration] = []
         do { candidates = try await configurations(store) } catch let error as BackupError
@@ -101,12 +112,13 @@ extension Repository {
                 .wrongPassword, "the exported key is of repository \(ring.repository), and at \(store.location) is another",
                 hint: "Check --repository.")
         }
-        let genuine = candidates.first { $0.isGenuine(ring) || $0.outdates(ring) }
+        let genuine = try await counting(candidates, for: ring, store)
         var configuration = genuine?.configuration
         if configuration == nil {
+            if !force { try await requireNewest(ring, candidates, store) }
             configuration = Configuration(
                 repository: "\(ring.repository)", created: formatTime(ambient.now()),
-                publicKey: Array(ring.publicKey.rawRepresentation).hex, probe: try await probe())
+                publicKey: ring.publicKeyText, probe: try await probe())
             if ring.generation > 1 { configuration = configuration?.rotated(to: ring, at: ambient.now()) }
         }
         let repository = Repository(
@@ -118,6 +130,35 @@ extension Repository {
             for name in Configuration.names { try await store.put(name, bytes, ifAbsent: false) }
         }
         return (slot, try await open(store: store, password: password, executor: executor, ambient: ambient, identity: identity))
+    }
+
+    /// Nothing may speak of a newer key pair: with the configuration that these keys make, what is new would be sealed
+    /// for the pair that a rotation took out of use. Throws `.wrongPassword`.
+    private static func requireNewest(
+        _ ring: KeyRing, _ candidates: [UnverifiedConfiguration], _ store: any ObjectStore
+    ) async throws {
+        let slots = try await slots(store).map(\.slot)
+        let other = candidates.first { copy in
+            slots.contains(where: copy.isNamed) && copy.configuration.publicKey != ring.publicKeyText
+        }
+        var newest = max(slots.map(\.generation).max() ?? 1, other?.generation ?? 1)
+        for info in try await store.list(PairClosing.prefix) {
+            guard let number = Int(info.name.dropFirst(PairClosing.prefix.count).prefix { $0 != "." }) else { continue }
+            newest = max(newest, min(number, KeyPair.most - 1) + 1)
+        }
+        let names = try await store.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) }.sorted()
+        for name in names.reversed() where newest <= ring.generation {
+            let head = ByteRange.from(0, count: ObjectHeader.size)
+            let bytes = try await store.get(name.object, head, limit: ObjectHeader.size).array
+            newest = max(newest, (try? ObjectHeader(parsing: bytes, expecting: .snapshot, name.id))?.generation ?? 1)
+        }
+        guard newest > ring.generation || other != nil else { return }
+        throw BackupError(
+            .wrongPassword,
+            "the exported keys are of key pair \(ring.generation), and the repository at \(store.location), which lost its"
+                + " configuration, has had \(newest > ring.generation ? "pair \(newest)" : "another pair of this number")",
+            hint: "Import an export from after the rotation. Where there is none, --force brings the old pair back: what is"
+                + " sealed for a newer one is then not readable, and who has old keys can make snapshots again.")
     }
 
     /// Whether something is there that a repository consists of.

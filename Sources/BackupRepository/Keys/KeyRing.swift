@@ -10,16 +10,21 @@ import FoundationEssentials
 /// blocks, so that what is stored is found again.
 public struct KeyRing: Sendable {
     public let repository: ObjectID
-    /// Oldest first, of all generations from 1; a writer has only the newest.
+    /// Oldest first, of all generations from 1; a writer has only one.
     let pairs: [KeyPair]
+    /// The pair that seals what is new: the one that the configuration names. Those after it are of a rotation that did
+    /// not come to the configuration; other passwords do not have them.
+    let current: KeyPair
     let writerSecret: SymmetricKey
 
-    /// The pair that seals what is new.
-    var newest: KeyPair { pairs.last! }
-    var publicKey: Curve25519.KeyAgreement.PublicKey { newest.publicKey }
+    var publicKey: Curve25519.KeyAgreement.PublicKey { current.publicKey }
+    /// As a configuration names it.
+    var publicKeyText: String { Array(publicKey.rawRepresentation).hex }
     /// How many key pairs the repository has had, as far as these keys know.
-    public var generation: Int { newest.generation }
-    public var canRead: Bool { newest.privateKey != nil }
+    public var generation: Int { current.generation }
+    /// The same with those of a rotation that was stopped.
+    var heldGeneration: Int { pairs.last!.generation }
+    public var canRead: Bool { current.privateKey != nil }
 
     func pair(_ generation: Int) -> KeyPair? { pairs.first { $0.generation == generation } }
 
@@ -37,13 +42,23 @@ public struct KeyRing: Sendable {
     /// The ring with one more key pair, under a secret of its own.
     func rotated() -> KeyRing {
         KeyRing(
-            repository: repository, pairs: pairs + [KeyPair(generation + 1, secret: SymmetricKey(size: .bits256))],
+            repository: repository, pairs: pairs + [KeyPair(heldGeneration + 1, secret: SymmetricKey(size: .bits256))],
             writerSecret: writerSecret)
+    }
+
+    /// The ring without pairs of later generations. An owner's ring has the first.
+    func upTo(_ generation: Int) -> KeyRing {
+        KeyRing(repository: repository, pairs: pairs.filter { $0.generation <= generation }, writerSecret: writerSecret)
+    }
+
+    /// The same keys, sealing for this pair; for the last where there is no such.
+    func sealing(for generation: Int) -> KeyRing {
+        KeyRing(repository: repository, pairs: pairs, writerSecret: writerSecret, current: pair(generation))
     }
 
     /// The ring without any private key.
     var writer: KeyRing {
-        KeyRing(repository: repository, pairs: [newest.withoutPrivateKey], writerSecret: writerSecret)
+        KeyRing(repository: repository, pairs: [current.withoutPrivateKey], writerSecret: writerSecret)
     }
 
     private func derived(_ info: String) -> SymmetricKey { derived(info, from: writerSecret) }
@@ -90,7 +105,7 @@ public struct KeyRing: Sendable {
 
     private var ownerKey: SymmetricKey {
         get throws {
-            guard let key = newest.privateKey else { throw Self.writeOnly }
+            guard let key = current.privateKey else { throw Self.writeOnly }
             return owned("bgbackup v1 owner", key)
         }
     }
@@ -105,7 +120,7 @@ public struct KeyRing: Sendable {
     func newObject(_ kind: ObjectKind, _ id: ObjectID) throws -> (header: ObjectHeader, sealing: Sealing) {
         let sender = try HPKE.Sender(
             recipientKey: publicKey, ciphersuite: Self.suite, info: info(kind, id),
-            presharedKey: derived("bgbackup v1 writer psk", from: newest.secret), presharedKeyIdentifier: Self.pskID)
+            presharedKey: derived("bgbackup v1 writer psk", from: current.secret), presharedKeyIdentifier: Self.pskID)
         let key = try sender.exportSecret(context: Self.exportLabel, outputByteCount: 32)
         let header = ObjectHeader(kind: kind, id: id, keying: Array(sender.encapsulatedKey), generation: generation)
         return (header, sealing(key, kind, id))
@@ -115,7 +130,7 @@ public struct KeyRing: Sendable {
     func openObject(_ header: ObjectHeader) throws -> Sealing {
         guard canRead else { throw Self.writeOnly }
         guard let pair = pair(header.generation), let privateKey = pair.privateKey else {
-            throw FormatError("it is sealed for key pair \(header.generation), and these keys end with \(generation)")
+            throw FormatError("it is sealed for key pair \(header.generation), and these keys end with \(heldGeneration)")
         }
         do {
             let recipient = try HPKE.Recipient(
@@ -197,9 +212,10 @@ public struct KeyRing: Sendable {
         self.init(repository: repository, pairs: pairs, writerSecret: pairs[0].secret)
     }
 
-    init(repository: ObjectID, pairs: [KeyPair], writerSecret: SymmetricKey) {
+    init(repository: ObjectID, pairs: [KeyPair], writerSecret: SymmetricKey, current: KeyPair? = nil) {
         self.repository = repository
         self.pairs = pairs
+        self.current = current ?? pairs.last!
         self.writerSecret = writerSecret
     }
 }

@@ -27,6 +27,7 @@ public struct KeyRotation: Sendable {
 
     private let repository: Repository
     private let passwords: [Password]
+    private let retired: [[UInt8]]
     private let by: String?
     private let force: Bool
     private var ring: KeyRing
@@ -34,35 +35,46 @@ public struct KeyRotation: Sendable {
     public struct Password: Sendable {
         public var bytes: [UInt8]
         public var label: String?
+        /// Opens no slot yet.
+        public var isNew: Bool
 
-        public init(_ bytes: [UInt8], label: String? = nil) { (self.bytes, self.label) = (bytes, label) }
+        public init(_ bytes: [UInt8], label: String? = nil, isNew: Bool = false) {
+            (self.bytes, self.label, self.isNew) = (bytes, label, isNew)
+        }
     }
 
     /// - Parameters:
-    ///   - passwords: all that are to open what is new; the first opened the repository
+    ///   - passwords: all that are to open what is new
+    ///   - retired: passwords that are to open nothing more
     ///   - by: who does it, on which host
     ///   - force: close the old pair whatever still seals for it
     public static func run(
-        _ repository: Repository, _ passwords: [Password], by: String?, force: Bool = false, dryRun: Bool = false
+        _ repository: Repository, _ passwords: [Password], retired: [[UInt8]] = [], by: String?, force: Bool = false,
+        dryRun: Bool = false
     ) async throws -> KeyRotation {
         guard repository.keys.canRead else { throw KeyRing.writeOnly }
         try repository.requireCurrent()
-        var rotation = try await KeyRotation(repository, passwords, by, force)
+        var rotation = try await KeyRotation(repository, passwords, retired, by, force)
         if dryRun {
             rotation.outdated = try await rotation.slotsWithout(rotation.matching())
             return rotation
         }
         try await repository.withLease("maintenance") { lease in
             // Another rotation may have been at work until a moment ago.
-            let versions = try await rotation.versions()
-            try await rotation.run(lease, versions)
+            try await rotation.run(lease, ConfigurationCopies(repository))
         }
         return rotation
     }
 
-    private init(_ repository: Repository, _ passwords: [Password], _ by: String?, _ force: Bool) async throws {
-        (self.repository, self.passwords, self.by, self.force) = (repository, passwords, by, force)
-        ring = repository.keys
+    private init(
+        _ repository: Repository, _ passwords: [Password], _ retired: [[UInt8]], _ by: String?, _ force: Bool
+    ) async throws {
+        (self.repository, self.by, self.force) = (repository, by, force)
+        self.passwords = passwords.indices.filter { number in
+            !passwords[..<number].contains { $0.bytes == passwords[number].bytes }
+        }.map { passwords[$0] }
+        self.retired = retired.filter { old in !passwords.contains { $0.bytes == old } }
+        ring = repository.keys.sealing(for: repository.keys.heldGeneration)
         wasResumed = try await Self.isUnfinished(repository)
         if !wasResumed {
             guard ring.generation < KeyPair.most else {
@@ -70,42 +82,36 @@ public struct KeyRotation: Sendable {
                     .failed, "the key pair was rotated \(KeyPair.most - 1) times, which is as often as the format allows",
                     hint: "Make a new repository.")
             }
+            let count = try await repository.snapshotNames().count
+            guard count <= PairClosing.mostSnapshots else { throw PairClosing.tooLarge(count) }
             ring = ring.rotated()
         }
         generation = ring.generation
     }
 
-    /// Versions of the two copies, to replace these and no others. Throws `.busy` where another rotation was at work.
-    private func versions() async throws -> [String: String] {
-        var versions: [String: String] = [:]
-        var isOurs = false
-        for name in Configuration.names {
-            guard let found = try await repository.store.fetch(name, limit: Configuration.sizeLimit) else { continue }
-            versions[name] = found.version
-            guard let parsed = try? UnverifiedConfiguration(parsing: found.bytes) else { continue }
-            guard !parsed.outdates(repository.keys) else { throw Self.overtaken }
-            isOurs = isOurs || parsed.isGenuine(repository.keys)
-        }
-        guard isOurs else { throw Self.overtaken }
-        return versions
-    }
-
-    private static let overtaken = BackupError(
-        .busy, "another rotation of the key pair was at work", hint: "See 'bgbackup key list'.")
-
     /// Whether a rotation to the keys' newest pair did not come to its end.
     static func isUnfinished(_ repository: Repository) async throws -> Bool {
-        let generation = repository.keys.generation
+        let generation = repository.keys.heldGeneration
         guard generation > 1 else { return false }
         if repository.configuration.keyGeneration < generation { return true }
         if try await Repository.configurations(repository.store).contains(where: { $0.generation < generation }) { return true }
-        return try await PairClosings.read(repository.store, repository.keys, generation - 1) == nil
+        return try await !openPairs(repository.store, repository.keys).isEmpty
     }
 
-    private mutating func run(_ lease: Lease, _ versions: [String: String]) async throws {
+    /// Pairs before the newest that are not closed, in both copies.
+    private static func openPairs(_ store: any ObjectStore, _ ring: KeyRing) async throws -> [Int] {
+        var open: [Int] = []
+        for generation in 1..<max(ring.heldGeneration, 1)
+        where try await !PairClosings.isWhole(store, ring, generation) { open.append(generation) }
+        return open
+    }
+
+    private mutating func run(_ lease: Lease, _ copies: ConfigurationCopies) async throws {
         let old = try await matching()
         try await addSlots(old)
-        try await writeConfiguration(lease, versions)
+        var next = copies.configuration
+        if next.keyGeneration < generation { next = next.rotated(to: ring, at: repository.ambient.now()) }
+        try await copies.replace(with: next, ring, lease, comparing: repository.isShared)
         for slot in old where !slot.isCurrent {
             do {
                 try await repository.delete(slot: slot.id.hex, lease)
@@ -115,7 +121,7 @@ public struct KeyRotation: Sendable {
             }
         }
         outdated = try await slotsWithout(old)
-        try await close()
+        try await close(lease)
     }
 
     // MARK: - Slots
@@ -124,21 +130,26 @@ public struct KeyRotation: Sendable {
     private struct Match {
         var id: [UInt8]
         var label: String
-        var password: Int
-        /// Whether it holds the newest pair: one of the same number may be of a rotation that was overtaken.
+        /// Nil for one that is to open nothing more.
+        var password: Int?
+        /// Whether it holds the newest pair, whole: one of the same number may be of a rotation that was overtaken.
         var isCurrent: Bool
     }
 
     private func matching() async throws -> [Match] {
         var found: [Match] = []
         for (id, slot) in try await Repository.slots(repository.store) {
-            for (number, password) in passwords.enumerated() {
-                guard let opened = try? slot.open(password: password.bytes, repository: repository.id, slot: id) else { continue }
-                found.append(
-                    Match(id: id, label: slot.label, password: number, isCurrent: opened.secrets == ring.secrets))
+            for (number, password) in (passwords.map(\.bytes) + retired).enumerated() {
+                guard let opened = try? slot.open(password: password, repository: repository.id, slot: id) else { continue }
+                let isKept = passwords.indices.contains(number)
+                var isCurrent = isKept && opened.secrets == ring.secrets
+                if isCurrent { isCurrent = try await isWhole(id) }
+                found.append(Match(id: id, label: slot.label, password: isKept ? number : nil, isCurrent: isCurrent))
+                break
             }
         }
-        for number in passwords.indices where !found.contains(where: { $0.password == number }) {
+        for (number, password) in passwords.enumerated()
+        where !password.isNew && !found.contains(where: { $0.password == number }) {
             throw BackupError(
                 .wrongPassword, "password \(number + 1) of those given opens no key slot",
                 hint: "Passwords that are new are added afterwards: 'bgbackup key add'.")
@@ -146,49 +157,32 @@ public struct KeyRotation: Sendable {
         return found
     }
 
+    /// Whether both copies are there: a run that was killed may have left one.
+    private func isWhole(_ id: [UInt8]) async throws -> Bool {
+        var copies: [[UInt8]?] = []
+        for name in KeySlot.names(id.hex) { copies.append(try await repository.existing(name, limit: KeySlot.sizeLimit)) }
+        return copies[0] != nil && copies[0] == copies[1]
+    }
+
     private func slotsWithout(_ matches: [Match]) async throws -> [String] {
         let ours = Set(matches.map { $0.id.hex })
-        return try await repository.keySlots().filter { $0.generation < generation && !ours.contains($0.id) }.map(\.id)
+        return try await repository.keySlots().filter { !$0.opensAll(ring) && !ours.contains($0.id) }.map(\.id)
     }
 
     private mutating func addSlots(_ old: [Match]) async throws {
         for (number, password) in passwords.enumerated() {
             let own = old.filter { $0.password == number }
             if own.contains(where: \.isCurrent) { continue }
-            let label = password.label ?? own.first?.label ?? ""
+            let before = own.first ?? (password.isNew ? old.first { $0.password == nil } : nil)
+            let label = password.label ?? before?.label ?? ""
             added.append(try await repository.writeSlot(ring, password.bytes, label, by).hex)
-        }
-    }
-
-    // MARK: - Configuration
-
-    private func writeConfiguration(_ lease: Lease, _ versions: [String: String]) async throws {
-        let store = repository.store
-        var next = repository.configuration
-        if next.keyGeneration < generation { next = next.rotated(to: ring, at: repository.ambient.now()) }
-        let bytes = try next.encoded(ring)
-        // The first copy first: who begins looks there (`completeConfiguration`).
-        for name in Configuration.names {
-            try await lease.confirm()
-            do {
-                // A run that stood still must not replace what another one wrote meanwhile.
-                if repository.isShared {
-                    try await store.replace(name, bytes, expecting: versions[name])
-                } else {
-                    try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
-                }
-            } catch let error as StoreError where error.kind == .exists || error.kind == .notFound {
-                throw Self.overtaken
-            }
-            let back = try await store.get(name, .all, limit: Configuration.sizeLimit).array
-            guard back == bytes else { throw BackupError(.storeFailed, "the store gave back another \(name) than was written") }
         }
     }
 
     // MARK: - Closing
 
-    /// Closes the pair before, unless a run is left that may commit a snapshot under it.
-    private mutating func close() async throws {
+    /// Closes the pairs before, unless a run is left that may commit a snapshot under one.
+    private mutating func close(_ lease: Lease) async throws {
         let now = try await repository.storeTime()
         for intent in try await repository.intents() where intent.mayWrite {
             // All that an intent says, because another run can add to it.
@@ -198,10 +192,19 @@ public struct KeyRotation: Sendable {
         }
         guard waitingFor.isEmpty || force else { return }
         waitingFor = []
-        let digests = try await repository.snapshotDigests(generation - 1)
-        let closing = PairClosing(
-            generation: generation - 1, closed: formatTime(repository.ambient.now()), snapshots: digests)
-        try await repository.put(closing, ring)
+        for generation in 1..<max(generation, 1) {
+            // One that a run which was killed wrote counts: what came after it was refused already.
+            var closing: PairClosing?
+            if try await PairClosings.isThere(repository.store, ring, generation) {
+                closing = try await PairClosings.read(repository.store, ring, generation)
+            }
+            let digests = closing == nil ? try await repository.snapshotDigests(generation) : [:]
+            try await lease.confirm()
+            try await repository.put(
+                closing
+                    ?? PairClosing(generation: generation, closed: formatTime(repository.ambient.now()), snapshots: digests),
+                ring)
+        }
     }
 }
 
@@ -222,12 +225,32 @@ extension Repository {
         return digests
     }
 
+    /// Writes both copies, over what somebody else may have put there, and reads both back. Throws `.busy` where another
+    /// run is at it.
     /// - Parameter ring: with the pair that took the closed one's place
     func put(_ closing: PairClosing, _ ring: KeyRing) async throws {
-        let bytes = AlignedBuffer(copying: try closing.encoded(ring))
+        let bytes = try closing.encoded(ring)
         for name in PairClosing.names(closing.generation) {
-            // One that is there is of a run that was killed, and as true as this one.
-            do { try await store.put(name, bytes, ifAbsent: true) } catch let error as StoreError where error.kind == .exists {}
+            let found: VersionedObject?
+            var isOversized = false
+            do { found = try await store.fetch(name, limit: PairClosing.sizeLimit) } catch let error as StoreError
+                where error.kind == .tooLarge
+            {
+                (found, isOversized) = (nil, true)
+            }
+            if found?.bytes == bytes { continue }
+            do {
+                if isShared, !isOversized {
+                    try await store.replace(name, bytes, expecting: found?.version)
+                } else {
+                    try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
+                }
+            } catch let error as StoreError where error.kind == .exists || error.kind == .notFound {
+                throw ConfigurationCopies.overtaken
+            }
+            guard try await existing(name, limit: PairClosing.sizeLimit) == bytes else {
+                throw BackupError(.storeFailed, "the store gave back another \(name) than was written")
+            }
         }
     }
 }

@@ -19,11 +19,14 @@ public struct KeySlot: Codable, Sendable, Equatable {
     public var created: String
     /// Who made it, on which host.
     public var by: String?
-    /// Of the newest pair, for people and for whoever removes slots; not vouched for.
+    /// Of the newest pair that it holds; tells slots of different rotations apart. Not vouched for.
     var fingerprint: String?
 
     /// Key pairs that it holds, by its length.
     public var generation: Int { max(1, (sealed.utf8.count / 2 - Sealing.tagSize) / 64) }
+
+    /// What a guess costs, in no unit.
+    var expense: Double { Double(n) * Double(r) * Double(p) }
 
     static let prefix = "v1/keys/"
     static func names(_ id: String) -> [String] { ["\(prefix)\(id).a", "\(prefix)\(id).b"] }
@@ -48,9 +51,9 @@ public struct KeySlot: Codable, Sendable, Equatable {
             secrets, using: key, nonce: AES.GCM.Nonce(data: nonce),
             authenticating: associated(ring.repository, slot))
         return KeySlot(
-            format: ring.generation > 1 ? 2 : 1, n: n, r: cost.r, p: cost.p, salt: salt.hex, nonce: nonce.hex,
+            format: ring.heldGeneration > 1 ? 2 : 1, n: n, r: cost.r, p: cost.p, salt: salt.hex, nonce: nonce.hex,
             sealed: (Array(box.ciphertext) + Array(box.tag)).hex, label: label, created: formatTime(ambient.now()), by: by,
-            fingerprint: ring.fingerprint)
+            fingerprint: ring.fingerprint(of: ring.heldGeneration))
     }
 
     /// The ring, or nil when the password is another.
@@ -81,4 +84,14 @@ public struct KeySlot: Codable, Sendable, Equatable {
     private static func associated(_ repository: ObjectID, _ slot: [UInt8]) -> [UInt8] {
         Array("bgbackup v1 key".utf8) + repository.bytes + slot
     }
+}
+
+extension KeyRing {
+    /// Whether a slot that says this of itself holds the pair that these keys seal for: one of the same number may be of
+    /// a rotation that was overtaken. Slots that name no fingerprint are believed.
+    func isKnown(_ generation: Int, _ fingerprint: String?) -> Bool {
+        generation >= self.generation && (fingerprint == nil || fingerprint == self.fingerprint(of: generation))
+    }
+
+    func isKnown(_ slot: KeySlot) -> Bool { isKnown(slot.generation, slot.fingerprint) }
 }

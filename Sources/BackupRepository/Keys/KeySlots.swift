@@ -22,6 +22,9 @@ extension Repository {
         public let isInUse: Bool
         /// Nanoseconds since 1970 until which the store keeps it; nil where it is not locked.
         public let lockedUntil: Int64?
+
+        /// Whether it says that it holds the pair that these keys seal for, and is not of another rotation.
+        func opensAll(_ keys: KeyRing) -> Bool { keys.isKnown(generation, fingerprint) }
     }
 
     /// Adds a password. Needs the owner's ring, of the newest key pair.
@@ -29,8 +32,19 @@ extension Repository {
     /// - Returns: the slot's id, once it was read back and opened
     public func addKeySlot(password: [UInt8], label: String, by: String? = nil) async throws -> String {
         try requireCurrent()
-        return try await writeSlot(keys, password, label, by).hex
+        guard try await Set(Self.slots(store).map(\.id)).count < Self.mostSlots else {
+            throw BackupError(
+                .usage, "there are \(Self.mostSlots) key slots, which is as many as may be added",
+                hint: "Remove what is not needed: 'bgbackup key list', 'bgbackup key remove'.")
+        }
+        let id = try await writeSlot(keys, password, label, by).hex
+        // Only a look: what a rotation took out of use meanwhile must not be said to open everything.
+        _ = try await ConfigurationCopies(self)
+        return id
     }
+
+    /// Key slots that may be added; what is read may be four times as many, because a rotation writes new ones first.
+    static let mostSlots = 64
 
     /// Writes both copies and reads both back.
     /// - Parameter opening: derive the key once more and open what was read
@@ -65,9 +79,10 @@ extension Repository {
     }
 
     public func keySlots() async throws -> [ListedSlot] {
-        let locks = try await slotLocks()
         var listed: [ListedSlot] = []
-        for (id, slot) in try await Self.slots(store) where !listed.contains(where: { $0.id == id.hex }) {
+        let slots = try await Self.slots(store)
+        let locks = try await slotLocks()
+        for (id, slot) in slots where !listed.contains(where: { $0.id == id.hex }) {
             listed.append(
                 ListedSlot(
                     id: id.hex, label: slot.label, created: slot.created, by: slot.by, kind: slot.kind,
@@ -98,11 +113,7 @@ extension Repository {
             throw BackupError(.usage, "\(matching.count) key slots match '\(prefix)'", hint: "See 'bgbackup key list'.")
         }
         // One that opens nothing new may go whatever else is there.
-        let current = max(keys.generation, configuration.keyGeneration)
-        func opensAll(_ slot: ListedSlot) -> Bool {
-            slot.generation >= current && (slot.fingerprint == nil || slot.fingerprint == keys.fingerprint)
-        }
-        guard !opensAll(slot) || slots.contains(where: { $0.id != slot.id && opensAll($0) }) else {
+        guard !slot.opensAll(keys) || slots.contains(where: { $0.id != slot.id && $0.opensAll(keys) }) else {
             throw BackupError(.usage, "this is the last key slot", hint: "Add another with 'bgbackup key add' first.")
         }
         guard force || !slot.isInUse else {
@@ -118,7 +129,7 @@ extension Repository {
     @discardableResult
     public func removeKeySlot(_ prefix: String, force: Bool = false) async throws -> String {
         let slot = try await removableSlot(prefix, force: force)
-        try await withLease("maintenance") { lease in
+        try await withKeyLease { lease in
             // Another run may have removed the other one meanwhile.
             _ = try await removableSlot(slot.id, force: force)
             try await delete(slot: slot.id, lease)
@@ -138,21 +149,62 @@ extension Repository {
         }
     }
 
-    /// Changes the password that opened the repository: the new slot is there, and was opened, before the old one goes.
-    /// - Returns: the new slot's id. Throws `.immutable` where the old one is locked; the new one then opens too
-    public func changePassword(to password: [UInt8], label: String?, by: String?) async throws -> String {
-        guard let slot else { throw KeyRing.writeOnly }
-        return try await withLease("maintenance") { lease in
-            guard let old = try await keySlots().first(where: { $0.id == slot }) else {
-                throw BackupError(.busy, "key slot \(slot) was removed meanwhile", hint: "See 'bgbackup key list'.")
+    /// The right to change key slots. Throws `.busy` where the key pair was rotated since the repository was opened.
+    func withKeyLease<Result>(_ body: (Lease) async throws -> Result) async throws -> Result {
+        try await withLease("maintenance") { lease in
+            _ = try await ConfigurationCopies(self)
+            return try await body(lease)
+        }
+    }
+
+    /// Changes the password that opened the repository: a slot of the new one is there, and was opened, before all others
+    /// go that one of the two opens, also what a change that was killed left.
+    /// - Returns: the new slot's id, and those that went. Throws `.immutable` where one is locked; the new one then opens too
+    public func changePassword(
+        from old: [UInt8], to password: [UInt8], label: String?, by: String?
+    ) async throws -> (added: String, removed: [String]) {
+        guard keys.canRead else { throw KeyRing.writeOnly }
+        return try await withKeyLease { lease in
+            var matching: [[UInt8]] = []
+            var label = label
+            for (id, found) in try await Self.slots(store) where !matching.contains(id) {
+                for known in Set([old, password]) {
+                    guard (try? found.open(password: known, repository: self.id, slot: id)) ?? nil != nil else { continue }
+                    matching.append(id)
+                    if known == old { label = label ?? found.label }
+                    break
+                }
             }
-            let id = try await writeSlot(keys, password, label ?? old.label, by)
-            try await delete(slot: slot, lease)
-            return id.hex
+            guard slot == nil || matching.contains(where: { $0.hex == slot }) else {
+                throw BackupError(.busy, "key slot \(slot ?? "") was removed meanwhile", hint: "See 'bgbackup key list'.")
+            }
+            let id = try await writeSlot(keys, password, label ?? "", by)
+            var locked: BackupError?
+            for slot in matching {
+                do { try await delete(slot: slot.hex, lease) } catch let error as BackupError where error.code == .immutable {
+                    locked = locked ?? error
+                }
+            }
+            if let locked { throw locked }
+            return (id.hex, matching.map(\.hex))
         }
     }
 
     // MARK: - Reading
+
+    /// Each is a request and a key derivation. Throws `.damaged` where there are more than anybody has.
+    static func slotNames(_ store: any ObjectStore) async throws -> [String] {
+        let names = try await store.list(KeySlot.prefix).map(\.name)
+        guard names.count <= 8 * mostSlots else {
+            throw BackupError(
+                .damaged,
+                "there are \(names.count) objects below \(store.location)/\(KeySlot.prefix), and at most \(8 * mostSlots)"
+                    + " are read: somebody put what are no key slots",
+                hint: "Look at when they were written, take away those that are not yours with the store's own tools, and"
+                    + " take write access from whoever put them.")
+        }
+        return names
+    }
 
     static func slots(_ store: any ObjectStore) async throws -> [(id: [UInt8], slot: KeySlot)] {
         try await readSlots(store).found
@@ -163,13 +215,13 @@ extension Repository {
         _ store: any ObjectStore
     ) async throws -> (found: [(id: [UInt8], slot: KeySlot)], problems: [String]) {
         var problems: [String] = []
-        var names = try await store.list(KeySlot.prefix).map(\.name)
+        var names = try await slotNames(store)
         while true {
             let (found, absent) = try await slots(store, names) { problems.append($0) }
             guard let first = absent.first?.value else { return (found, problems) }
             // Removed meanwhile, by a rotation or 'key remove', which put others first: they are looked for again. A
             // slot that is still listed and not to be had is another matter.
-            names = try await store.list(KeySlot.prefix).map(\.name)
+            names = try await slotNames(store)
             guard absent.keys.allSatisfy({ !names.contains($0) }) else { throw first }
         }
     }
@@ -206,24 +258,52 @@ extension Repository {
         return (found, absent)
     }
 
-    /// The first ring behind a slot that the password opens and `accept` takes, those of the newest key pair first.
-    /// - Parameter likely: the slot to try first of those of one pair: each other one costs a derivation
+    struct Unlocked {
+        let ring: KeyRing
+        let slot: [UInt8]
+        /// The configuration that counts for these keys.
+        let found: UnverifiedConfiguration
+    }
+
+    /// The keys behind a slot that the password opens and a configuration belongs to; those from before a rotation only
+    /// where there are no others. Of those that cost the same the likely one first. Cheap slots first, so that one which somebody put there to cost time keeps nobody out.
     static func unlock(
-        _ read: (found: [(id: [UInt8], slot: KeySlot)], problems: [String]), _ password: [UInt8], repository: ObjectID,
-        likely: [UInt8]?, accept: (KeyRing) -> Bool
-    ) throws -> ((ring: KeyRing, slot: [UInt8])?, problems: [String]) {
-        var problems = read.problems
-        if read.found.isEmpty { problems.append("it has no readable key slot") }
-        func rank(_ slot: (id: [UInt8], slot: KeySlot)) -> (Int, Int) { (slot.slot.generation, slot.id == likely ? 1 : 0) }
-        for (id, slot) in read.found.sorted(by: { rank($0) > rank($1) }) {
+        _ slots: [(id: [UInt8], slot: KeySlot)], _ password: [UInt8], _ copies: [UnverifiedConfiguration],
+        likely: [UInt8]? = nil, problem: (String) -> Void
+    ) -> Unlocked? {
+        var outdated: Unlocked?
+        func rank(_ slot: (id: [UInt8], slot: KeySlot)) -> (Double, Int, Int) {
+            (slot.slot.expense, -slot.slot.generation, slot.id == likely ? 0 : 1)
+        }
+        for (id, slot) in slots.sorted(by: { rank($0) < rank($1) }) {
             do {
-                guard let ring = try slot.open(password: password, repository: repository, slot: id) else { continue }
-                if accept(ring) { return ((ring, id), []) }
-                problems.append("the configuration was altered")
-            } catch let error as FormatError {
-                problems.append("key slot \(id.hex): \(error)")
+                guard let ring = try slot.open(password: password, repository: copies[0].id, slot: id) else { continue }
+                guard let (ring, found) = counting(copies, for: ring, slots.map(\.slot)) else {
+                    problem("the configuration was altered")
+                    continue
+                }
+                let unlocked = Unlocked(ring: ring, slot: id, found: found)
+                guard found.outdates(ring) else { return unlocked }
+                if ring.heldGeneration > outdated?.ring.heldGeneration ?? 0 { outdated = unlocked }
+            } catch {
+                problem("key slot \(id.hex): \(error)")
             }
         }
-        return (nil, problems)
+        return outdated
+    }
+
+    /// The configuration that counts. A rotation that was stopped may have left a pair in the slot that another rotation
+    /// made one of its own for: without it the keys are from before that one.
+    private static func counting(
+        _ copies: [UnverifiedConfiguration], for ring: KeyRing, _ slots: [KeySlot]
+    ) -> (KeyRing, UnverifiedConfiguration)? {
+        if let found = counting(copies, for: ring, slots: slots) { return (ring, found) }
+        guard ring.heldGeneration > 1 else { return nil }
+        let older = ring.upTo(ring.heldGeneration - 1)
+        let other = copies.first { copy in
+            copy.outdates(older) && copy.configuration.publicKey != ring.publicKeyText
+                && slots.contains(where: copy.isNamed)
+        }
+        return other.map { (older, $0) }
     }
 }

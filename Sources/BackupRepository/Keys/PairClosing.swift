@@ -17,18 +17,30 @@ struct PairClosing: Codable, Sendable {
 
     static let prefix = "v1/pairs/"
     static let sizeLimit = 64 << 20
+    /// An entry has some 134 bytes.
+    static let mostSnapshots = 450_000
 
     static func names(_ generation: Int) -> [String] { ["\(prefix)\(generation).a", "\(prefix)\(generation).b"] }
 
     static func digest(_ object: [UInt8]) -> String { Array(SHA256.hash(data: object)).hex }
 
     /// Line 1 is JSON, line 2 its MAC under the next pair's private key.
+    /// Throws `.failed` for one that no reader would take.
     func encoded(_ ring: KeyRing) throws -> [UInt8] {
+        guard snapshots.count <= Self.mostSnapshots else { throw Self.tooLarge(snapshots.count) }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let line = Array(try encoder.encode(self))
         guard let mac = ring.closingMAC(line, generation + 1) else { throw KeyRing.writeOnly }
-        return line + [0x0a] + Array(mac.hex.utf8) + [0x0a]
+        let bytes = line + [0x0a] + Array(mac.hex.utf8) + [0x0a]
+        guard bytes.count <= Self.sizeLimit else { throw Self.tooLarge(snapshots.count) }
+        return bytes
+    }
+
+    static func tooLarge(_ count: Int) -> BackupError {
+        BackupError(
+            .failed, "the \(count) snapshots that are there are more than the closing of a key pair can list",
+            hint: "'bgbackup forget' what is not needed, to \(mostSnapshots) or fewer, and run it again.")
     }
 
     /// Throws `FormatError` for what the owner did not write.
@@ -47,7 +59,8 @@ struct PairClosing: Codable, Sendable {
     }
 }
 
-/// What the closings say, read once, all of them at the first question.
+/// What the closings say, read once, all of them at the first question; that there is none, once a minute: a process
+/// may live longer than a rotation takes.
 final class PairClosings: Sendable {
     private struct Known: Sendable {
         var closed: String
@@ -56,16 +69,24 @@ final class PairClosings: Sendable {
     private let store: any ObjectStore
     private let keys: KeyRing
     private let executor: BlockingExecutor
-    /// By generation; nil for a pair that is not closed yet.
-    private let known = Locked<[Int: Task<Known?, any Error>]>([:])
+    private let ambient: Ambient
+    private struct Question {
+        let answer: Task<Known?, any Error>
+        /// Nanoseconds since 1970.
+        let asked: Int64
+        var isAbsent = false
+    }
+    /// By generation.
+    private let known = Locked<[Int: Question]>([:])
+    private static let absence: Int64 = 60_000_000_000
 
-    init(store: any ObjectStore, keys: KeyRing, executor: BlockingExecutor) {
-        (self.store, self.keys, self.executor) = (store, keys, executor)
+    init(store: any ObjectStore, keys: KeyRing, executor: BlockingExecutor, ambient: Ambient) {
+        (self.store, self.keys, self.executor, self.ambient) = (store, keys, executor, ambient)
     }
 
     /// Throws `.damaged` for a snapshot that is sealed for a closed pair and was not there, as it is, when it was closed.
     func require(_ name: SnapshotName, _ object: [UInt8], of generation: Int) async throws {
-        guard generation < keys.generation, let closing = try await closing(generation),
+        guard generation < keys.heldGeneration, let closing = try await closing(generation),
             closing.snapshots[name.object] != PairClosing.digest(object)
         else { return }
         throw BackupError(
@@ -76,14 +97,25 @@ final class PairClosings: Sendable {
     }
 
     private func closing(_ generation: Int) async throws -> Known? {
+        let now = ambient.now()
         // A list asks for many snapshots at once: they wait for one answer, and the pairs' answers for no other.
-        let reading = known.withLock { known in
-            for pair in 1..<keys.generation where known[pair] == nil { known[pair] = read(pair) }
+        let question = known.withLock { known in
+            for pair in Set(1..<keys.heldGeneration).union([generation]) {
+                if let before = known[pair], !before.isAbsent || (0..<Self.absence).contains(now - before.asked) { continue }
+                known[pair] = Question(answer: read(pair), asked: now)
+            }
             return known[generation]!
         }
-        do { return try await reading.value } catch {
+        func change(_ body: (inout Question?) -> Void) {
+            known.withLock { if $0[generation]?.answer == question.answer { body(&$0[generation]) } }
+        }
+        do {
+            let answer = try await question.answer.value
+            if answer == nil { change { $0?.isAbsent = true } }
+            return answer
+        } catch {
             // Whoever asks next may have more luck.
-            known.withLock { if $0[generation] == reading { $0[generation] = nil } }
+            change { $0 = nil }
             throw error
         }
     }
@@ -94,6 +126,26 @@ final class PairClosings: Sendable {
                 Known(closed: printable($0.closed.utf8.prefix(40)), snapshots: $0.snapshots)
             }
         }
+    }
+
+    /// Whether the owner closed the pair, as far as can be read.
+    static func isThere(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> Bool {
+        do { return try await read(store, keys, generation) != nil } catch let error as BackupError where error.code == .damaged {
+            return false
+        }
+    }
+
+    /// Whether both copies are the owner's.
+    static func isWhole(_ store: any ObjectStore, _ keys: KeyRing, _ generation: Int) async throws -> Bool {
+        for name in PairClosing.names(generation) {
+            do {
+                let bytes = try await store.get(name, .all, limit: PairClosing.sizeLimit).array
+                guard (try? PairClosing(opening: bytes, keys, generation: generation)) != nil else { return false }
+            } catch let error as StoreError where error.kind == .notFound || error.kind == .tooLarge {
+                return false
+            }
+        }
+        return true
     }
 
     /// The first copy that the owner wrote; nil where there is none at all. Throws `.damaged` where all were altered.
@@ -117,7 +169,10 @@ final class PairClosings: Sendable {
         }
         guard let problem else { return nil }
         throw BackupError(
-            .damaged, "\(PairClosing.names(generation)[0]), which says what was sealed for key pair \(generation), is damaged",
-            hint: "Run 'bgbackup check'.", cause: problem)
+            .damaged,
+            "\(store.location)/\(PairClosing.names(generation)[0]), which says what was sealed for key pair \(generation),"
+                + " is damaged",
+            hint: "Look at 'bgbackup snapshots': 'bgbackup key rotate' closes the pair anew, with those that are there now.",
+            cause: problem)
     }
 }

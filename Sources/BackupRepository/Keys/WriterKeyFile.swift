@@ -16,7 +16,7 @@ extension KeyRing {
             writer-secret: \(hex(writerSecret))
 
             """
-        return generation == 1 ? text : text + "generation: \(generation)\npair-secret: \(hex(newest.secret))\n"
+        return generation == 1 ? text : text + "generation: \(generation)\npair-secret: \(hex(current.secret))\n"
     }
 
     /// Throws `.wrongPassword` when the text is no writer key.

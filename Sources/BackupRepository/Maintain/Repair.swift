@@ -239,7 +239,7 @@ extension Repository {
     /// The same repository at the place that it was copied to. Throws `.noRepository`, and `.usage` where it is another one.
     public func secondCopy(at place: any ObjectStore) async throws -> Repository {
         let found = try await Self.configurations(place)
-        guard let ours = found.first(where: { $0.isGenuine(keys) }) else {
+        guard let ours = try await Self.counting(found, for: keys, place), ours.isGenuine(keys) else {
             throw BackupError(
                 .usage, "at \(place.location) is another repository", hint: "Give the place that 'bgbackup copy' copied to.")
         }

@@ -13,13 +13,10 @@ extension Replication {
             return target
         }
         return try await target.withLease("maintenance") { lease in
+            let copies = try await ConfigurationCopies(target)
             try await copyKeySlots()
-            let next = target.configuration.rotated(to: source.keys, at: source.ambient.now())
-            let bytes = AlignedBuffer(copying: try next.encoded(source.keys))
-            for name in Configuration.names {
-                try await lease.confirm()
-                try await place.put(name, bytes, ifAbsent: false)
-            }
+            let next = copies.configuration.rotated(to: source.keys, at: source.ambient.now())
+            try await copies.replace(with: next, source.keys, lease, comparing: target.isShared)
             let target = repository(next)
             try await copyClosings(to: target)
             return target
@@ -27,37 +24,35 @@ extension Replication {
     }
 
     func copyKeySlots() async throws {
-        for info in try await source.store.list(KeySlot.prefix) {
-            let bytes = try await source.store.get(info.name, .all, limit: KeySlot.sizeLimit).array
-            do { try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: true) } catch let error as StoreError
+        for name in try await Repository.slotNames(source.store) {
+            let bytes = try await source.store.get(name, .all, limit: KeySlot.sizeLimit).array
+            do { try await place.put(name, AlignedBuffer(copying: bytes), ifAbsent: true) } catch let error as StoreError
                 where error.kind == .exists
             {
-                guard try await existing(info.name) != bytes else { continue }
-                try await place.put(info.name, AlignedBuffer(copying: bytes), ifAbsent: false)
+                guard try await existing(name) != bytes else { continue }
+                try await place.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
             }
         }
     }
 
-    /// Each place has its own closings: what the source's say, and what is still there of what the source forgot.
+    /// Each place has its own closings: what the source's say, and what is still there of what the source forgot. One
+    /// that is there is the owner's word too, and may know less: the pair was closed at the place before the source.
     func copyClosings(to target: Repository) async throws {
         for generation in 1..<max(source.keys.generation, 1) {
-            guard try await PairClosings.read(place, source.keys, generation) == nil,
-                var closing = try await PairClosings.read(source.store, source.keys, generation)
-            else { continue }
-            closing.snapshots.merge(try await target.snapshotDigests(generation)) { source, _ in source }
-            try await target.put(closing, source.keys)
+            guard let said = try await PairClosings.read(source.store, source.keys, generation) else { continue }
+            let there = try await PairClosings.read(place, source.keys, generation)
+            var closing = there ?? said
+            let more = there == nil ? try await target.snapshotDigests(generation) : said.snapshots
+            closing.snapshots.merge(more) { there == nil ? $0 : $1 }
+            if closing.snapshots != there?.snapshots { try await target.put(closing, source.keys) }
         }
     }
 
-    /// The configuration of the newest key pair at the place: a rotation may have been stopped between its two copies.
-    func newest(_ found: UnverifiedConfiguration, _ name: String) async throws -> Configuration {
-        var best = found
-        for other in Configuration.names where other != name {
-            guard let bytes = try await existing(other), let copy = try? UnverifiedConfiguration(parsing: bytes),
-                copy.isGenuine(source.keys), copy.generation > best.generation
-            else { continue }
-            best = copy
+    /// As they are, to a place that is empty: who cannot read cannot sign either.
+    func copyClosingsUnread() async throws {
+        for info in try await source.store.list(PairClosing.prefix) {
+            let bytes = try await source.store.get(info.name, .all, limit: PairClosing.sizeLimit)
+            try await place.put(info.name, AlignedBuffer(copying: bytes.array), ifAbsent: false)
         }
-        return best.configuration
     }
 }

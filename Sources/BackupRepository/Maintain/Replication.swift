@@ -100,33 +100,29 @@ public final class Replication {
 
     /// The target as a repository; nil for a dry run onto an empty place.
     private func openTarget() async throws -> Repository? {
+        var copies: [UnverifiedConfiguration] = []
         var damaged: String?
         for name in Configuration.names {
             guard let bytes = try await existing(name) else { continue }
-            guard let found = try? UnverifiedConfiguration(parsing: bytes) else {
-                // Its other copy tells whose place it is.
-                damaged = name
-                continue
-            }
+            // One that is damaged: its other copy tells whose place it is.
+            do { copies.append(try UnverifiedConfiguration(parsing: bytes)) } catch { damaged = name }
+        }
+        if let found = try await Repository.counting(copies, for: source.keys, place) {
             guard !found.outdates(source.keys) else { throw source.keys.outdated(found.configuration) }
-            guard found.id == source.id else {
-                throw BackupError(
-                    .repositoryExists, "there is another repository at \(place.location)",
-                    hint: "A copy has the keys of its source: give an empty place, or one that holds this repository.")
-            }
-            guard found.isGenuine(source.keys) else {
-                damaged = name
-                continue
-            }
-            let target = repository(try await newest(found, name))
+            let target = repository(found.configuration)
             guard !dryRun else { return target }
             // A copy that was stopped may not have come to the second one.
             try await target.completeConfiguration()
             return try await rotated(target)
         }
-        if let damaged {
+        guard copies.isEmpty || copies.contains(where: { $0.id == source.id }) else {
             throw BackupError(
-                .damaged, "\(place.location)/\(damaged) is damaged",
+                .repositoryExists, "there is another repository at \(place.location)",
+                hint: "A copy has the keys of its source: give an empty place, or one that holds this repository.")
+        }
+        if damaged != nil || !copies.isEmpty {
+            throw BackupError(
+                .damaged, "\(place.location)/\(damaged ?? Configuration.names[0]) is damaged",
                 hint: "Run 'bgbackup repair' there, or copy to an empty place.")
         }
         report.created = true
@@ -141,7 +137,7 @@ public final class Replication {
         try await copyKeySlots()
         let bytes = AlignedBuffer(copying: try configuration.encoded(source.keys))
         for name in Configuration.names { try await place.put(name, bytes, ifAbsent: false) }
-        try await copyClosings(to: target)
+        if source.keys.canRead { try await copyClosings(to: target) } else { try await copyClosingsUnread() }
         return target
     }
 

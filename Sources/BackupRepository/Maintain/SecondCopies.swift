@@ -8,28 +8,22 @@ extension Repository {
     /// and of closings anew from the good one. Returns the names of what was written.
     public func repairCopies(dryRun: Bool) async throws -> [String] {
         if !dryRun { try requireCurrent() }
-        return try await repairConfiguration(dryRun) + repairSlots(dryRun) + repairClosings(dryRun)
-    }
-
-    private func repairConfiguration(_ dryRun: Bool) async throws -> [String] {
-        var copies: [(name: String, bytes: [UInt8]?, generation: Int?)] = []
-        for name in Configuration.names {
-            let bytes = try await existing(name, limit: Configuration.sizeLimit)
-            let found = bytes.flatMap { try? UnverifiedConfiguration(parsing: $0) }
-            copies.append((name, bytes, found?.isGenuine(keys) == true ? found?.generation : nil))
+        let others = isOutdated ? [] : try await ConfigurationCopies(self).others
+        let wanted = try await others + repairSlots(nil) + repairClosings(nil)
+        guard !dryRun, !wanted.isEmpty else { return wanted }
+        // Beside a rotation or a removal of a key it would bring back what these take away.
+        return try await withLease("maintenance") { lease in
+            let copies = try await ConfigurationCopies(self)
+            try await copies.repair(lease)
+            return try await copies.others + repairSlots(lease) + repairClosings(lease)
         }
-        // That of the newest key pair: a rotation that was killed leaves the other one behind.
-        guard let best = copies.filter({ $0.generation != nil }).max(by: { $0.generation! < $1.generation! }),
-            let good = best.bytes
-        else { return [] }
-        return try await write(good, to: copies.filter { $0.generation != best.generation }.map(\.name), dryRun)
     }
 
     /// Which of two differing slots is good only its password tells: a missing
     /// copy is made again, a differing one is left to the operator.
-    private func repairSlots(_ dryRun: Bool) async throws -> [String] {
+    private func repairSlots(_ lease: Lease?) async throws -> [String] {
         var repaired: [String] = []
-        for slot in Set(try await store.list(KeySlot.prefix).map { String($0.name.dropLast(2)) }).sorted() {
+        for slot in Set(try await Self.slotNames(store).map { String($0.dropLast(2)) }).sorted() {
             var found: [[UInt8]] = []
             var missing: [String] = []
             for name in [slot + ".a", slot + ".b"] {
@@ -41,14 +35,14 @@ extension Repository {
                     missing.append(name)
                 }
             }
-            if let good = found.first { repaired += try await write(good, to: missing, dryRun) }
+            if let good = found.first { repaired += try await write(good, to: missing, lease) }
         }
         return repaired
     }
 
-    private func repairClosings(_ dryRun: Bool) async throws -> [String] {
+    private func repairClosings(_ lease: Lease?) async throws -> [String] {
         var repaired: [String] = []
-        for generation in 1..<max(keys.generation, 1) {
+        for generation in 1..<max(keys.heldGeneration, 1) {
             var good: [UInt8]?
             var bad: [String] = []
             for name in PairClosing.names(generation) {
@@ -59,12 +53,12 @@ extension Repository {
                     bad.append(name)
                 }
             }
-            if let good { repaired += try await write(good, to: bad, dryRun) }
+            if let good { repaired += try await write(good, to: bad, lease) }
         }
         return repaired
     }
 
-    private func existing(_ name: String, limit: Int) async throws -> [UInt8]? {
+    func existing(_ name: String, limit: Int) async throws -> [UInt8]? {
         do {
             return try await store.get(name, .all, limit: limit).array
         } catch let error as StoreError where error.kind == .notFound || error.kind == .tooLarge {
@@ -72,8 +66,13 @@ extension Repository {
         }
     }
 
-    private func write(_ bytes: [UInt8], to names: [String], _ dryRun: Bool) async throws -> [String] {
-        if !dryRun { for name in names { try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false) } }
+    /// - Parameter lease: nil writes nothing
+    private func write(_ bytes: [UInt8], to names: [String], _ lease: Lease?) async throws -> [String] {
+        guard let lease else { return names }
+        for name in names {
+            try await lease.confirm()
+            try await store.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
+        }
         return names
     }
 
@@ -84,11 +83,22 @@ extension Repository {
         guard keys.canRead else { return false }
         func essence(_ record: [String: String]) -> [String: String] { record.filter { $0.key != "probed" } }
         guard essence(probe) != essence(configuration.probe) else { return false }
-        var changed = configuration
+        // A store that was found to compare no more can give no lease either.
+        guard isShared, probe["conditionalReplace"] != "no" else {
+            try await record(probe, nil)
+            return true
+        }
+        return try await withLease("maintenance") { lease in
+            try await record(probe, lease)
+            return true
+        }
+    }
+
+    private func record(_ probe: [String: String], _ lease: Lease?) async throws {
+        // As it is now: a rotation may have written it a moment ago.
+        let copies = try await ConfigurationCopies(self)
+        var changed = copies.configuration
         changed.probe = probe
-        let bytes = AlignedBuffer(copying: try changed.encoded(keys))
-        // One copy after the other: at each moment one of them is whole.
-        for name in Configuration.names { try await store.put(name, bytes, ifAbsent: false) }
-        return true
+        try await copies.replace(with: changed, keys, lease, comparing: lease != nil)
     }
 }

@@ -64,6 +64,9 @@ public struct AccessPolicy: Sendable {
     }
     private var root: String { place.prefix.isEmpty ? bucket : "\(bucket)/\(prefix)" }
     private var lasting: [String] { ["\(root)/v1/*"] }
+    /// What backups, drills and holds make. Not configuration, key slots and closings of key pairs: they say what opens the
+    /// repository and which keys still count, and a stolen node would have a word in it.
+    private var made: [String] { ["packs", "index", "snapshots", "writers", "notes"].map { "\(root)/v1/\($0)/*" } }
     private var scratch: [String] { ["\(root)/tmp/*"] }
 
     // MARK: - Statements
@@ -92,7 +95,7 @@ public struct AccessPolicy: Sendable {
     private var writing: [Statement] {
         var statements = [
             Statement(
-                Sid: "Create", Effect: "Allow", Action: ["s3:PutObject", "s3:AbortMultipartUpload"], Resource: lasting + scratch),
+                Sid: "Create", Effect: "Allow", Action: ["s3:PutObject", "s3:AbortMultipartUpload"], Resource: made + scratch),
             Statement(
                 Sid: "Scratch", Effect: "Allow", Action: ["s3:DeleteObject", "s3:DeleteObjectVersion"], Resource: scratch),
         ]
@@ -116,6 +119,10 @@ public struct AccessPolicy: Sendable {
                 Sid: "NeverOverwrite", Effect: "Deny", Action: ["s3:PutObject"], Resource: lasting,
                 // The second key spares the parts of a multipart upload, which make no object.
                 Condition: ["Null": ["s3:if-none-match": ["true"]], "Bool": ["s3:ObjectCreationOperation": ["true"]]]),
+            // Whatever another policy of the same user allows.
+            Statement(
+                Sid: "NeverKeys", Effect: "Deny", Action: ["s3:PutObject", "s3:PutObjectRetention"],
+                Resource: ["config.*", "keys/*", "pairs/*"].map { "\(root)/v1/\($0)" }),
             Statement(
                 Sid: "NeverDestroy", Effect: "Deny", Action: ["s3:DeleteObject", "s3:DeleteObjectVersion"], Resource: lasting),
             Statement(

@@ -103,9 +103,10 @@ struct KeyCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Change the password that opens the repository now.",
             discussion: """
-                The slot of the new password is written, read back and opened before the old one is taken away: whenever \
-                the command is stopped, one of the two opens. Other passwords stay as they are. The keys stay the same: \
-                who copied the old slot and knows the old password keeps them ('bgbackup key rotate' gives new ones).
+                The slot of the new password is written, read back and opened before all slots of the old one are taken \
+                away: whenever the command is stopped, one of the two opens; run it again. Other passwords stay as they are. \
+                The keys stay the same: who copied the old slot and knows the old password keeps them ('bgbackup key rotate' \
+                gives new ones).
                 """)
         @OptionGroup var global: GlobalOptions
         @OptionGroup var new: NewPasswordOption
@@ -113,14 +114,16 @@ struct KeyCommand: AsyncParsableCommand {
 
         mutating func run() async throws {
             let session = Session(options: global)
-            let repository = try await session.open()
-            guard let old = repository.slot else { throw KeyCommand.writerKey("change passwords") }
-            let id = try await repository.changePassword(
-                to: try session.newPassword(new.newPasswordFile), label: label, by: HoldCommand.operator)
+            if try session.holdsWriterKeyOnly { throw KeyCommand.writerKey("change passwords") }
+            let old = try await session.password()
+            let repository = try await session.open(with: old)
+            let (id, removed) = try await repository.changePassword(
+                from: old, to: try session.newPassword(new.newPasswordFile), label: label, by: HoldCommand.operator)
+            let gone = removed.joined(separator: ", ")
             if global.json {
-                try Output.document(["key": id, "removed": old])
+                try Output.document(["key": id, "removed": gone])
             } else if !global.quiet {
-                Output.line("key \(id) added, key \(old) removed: the new password opens the repository")
+                Output.line("key \(id) added, key \(gone) removed: the new password opens the repository")
             }
         }
     }

@@ -85,6 +85,8 @@ extension KeyCommand {
         var newPasswordFile: String?
         @Option(help: "What to call the slot.") var label = "imported"
         @Flag(help: "The file is a sheet that was typed, or the text of one.") var sheet = false
+        @Flag(help: "Write a lost configuration also with keys from before a rotation, which come back with it.")
+        var force = false
         @Argument(help: "Exported file, or typed sheet.") var file: String
 
         struct Summary: Encodable {
@@ -107,7 +109,8 @@ extension KeyCommand {
             let store = try session.store()
             let new = try newPasswordFile.map { try session.newPassword($0) } ?? password
             let (slot, repository) = try await Repository.importKeys(
-                ring, store: store, password: new, label: label, by: HoldCommand.operator, executor: Session.executor,
+                ring, store: store, password: new, label: label, by: HoldCommand.operator, force: force,
+                executor: Session.executor,
                 identity: session.identity
             ) {
                 let probe = try await StoreProbe.run(store)

@@ -9,16 +9,19 @@ extension KeyCommand {
             discussion: """
                 What is stored stays readable, and is found again by the next backup; what comes is sealed for the new \
                 pair. Slots are written anew for your password and those of --also; other passwords open only what is \
-                older, until they are added again. Then every node needs a new writer key ('key export-writer'), and a \
-                new export or sheet should be made. A rotation that was stopped is finished by the next one. While \
-                backups run that began before, the old pair stays open: run it again after them, or --force. Revoke a \
-                stolen node's access to the store first: see docs/keys.md.
+                older, until they are added again. --new-password-file changes your password with it. Then every node \
+                needs a new writer key ('key export-writer'), and a new export or sheet should be made. A rotation that was \
+                stopped is finished by the next one. While backups run that began before, the old pair stays open: run it \
+                again after them, or --force. Revoke a stolen node's access to the store first: see docs/keys.md.
                 """)
         @OptionGroup var global: GlobalOptions
         @OptionGroup var dry: DryRunOption
         @Option(help: ArgumentHelp("File with another password that is to open what is new; may be repeated.", valueName: "file"))
         var also: [String] = []
-        @Flag(help: "Needed: this is experimental (docs/keys.md, \"What is not proven\").") var experimental = false
+        @Option(
+            help: ArgumentHelp(
+                "File with a password that opens the repository from now on, in place of yours.", valueName: "file"))
+        var newPasswordFile: String?
         @Flag(help: "Close the old pair at once: snapshots of backups that run now are then refused.") var force = false
 
         struct Summary: Encodable {
@@ -36,24 +39,35 @@ extension KeyCommand {
         }
 
         mutating func run() async throws {
-            guard experimental || dry.dryRun else {
-                throw BackupError(
-                    .usage,
-                    "rotating the key pair is experimental: stopped in between, and with several passwords, it can leave "
-                        + "snapshots that only one of them opens",
-                    hint:
-                        "Read docs/keys.md, \"What is not proven\", copy the repository, and give --experimental. A stolen node "
-                        + "is kept out first of all by taking its access to the store.")
-            }
             let session = Session(options: global)
+            if try session.holdsWriterKeyOnly { throw KeyCommand.writerKey("rotate the key pair") }
             let password = try await session.password()
-            let repository = try await session.open(with: password)
-            let passwords = try [KeyRotation.Password(password)] + also.map { .init(try session.newPassword($0)) }
+            let new = try newPasswordFile.map { try session.newPassword($0) }
+            let repository = try await open(session, password, new)
+            let own = new.map { KeyRotation.Password($0, isNew: true) } ?? KeyRotation.Password(password)
             let rotation = try await KeyRotation.run(
-                repository, passwords, by: HoldCommand.operator, force: force, dryRun: dry.dryRun)
+                repository, try [own] + also.map { .init(try session.newPassword($0)) }, retired: new == nil ? [] : [password],
+                by: HoldCommand.operator, force: force, dryRun: dry.dryRun)
             if global.json { try document(rotation) } else if !global.quiet { print(rotation) }
             if !rotation.waitingFor.isEmpty { throw ExitCode(BackupError.Code.busy.exitStatus) }
             if !rotation.locked.isEmpty { throw ExitCode(BackupError.Code.immutable.exitStatus) }
+        }
+
+        /// With the new password where the old one opens nothing more, or only what is older: a rotation that was stopped is
+        /// given the same words again.
+        private func open(_ session: Session, _ old: [UInt8], _ new: [UInt8]?) async throws -> Repository {
+            guard let new else { return try await session.open(with: old) }
+            do {
+                let repository = try await Repository.open(
+                    store: try session.store(), password: old, executor: Session.executor, identity: session.identity)
+                if !repository.isOutdated { return repository }
+            } catch let error as BackupError where error.code == .wrongPassword {
+                do { return try await session.open(with: new) } catch let other as BackupError where other.code == .wrongPassword
+                {
+                    throw error
+                }
+            }
+            return try await session.open(with: new)
         }
 
         private func document(_ rotation: KeyRotation) throws {

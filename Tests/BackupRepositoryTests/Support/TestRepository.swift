@@ -160,7 +160,7 @@ struct CheapPasswords: SuiteTrait, TestTrait, TestScoping {
     func provideScope(
         for test: Test, testCase: Test.Case?, performing function: @concurrent @Sendable () async throws -> Void
     ) async throws {
-        try await KeySlot.$cost.withValue((n: 1 << 10, r: 8, p: 1)) { try await function() }
+        try await KeySlot.$cost.withValue((n: 1 << 10, r: 1, p: 1)) { try await function() }
     }
 }
 
