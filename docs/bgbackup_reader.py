@@ -128,35 +128,24 @@ class Repository:
         return hpke_export(private, header[32:64], b"bgbackup v1" + self.id + bytes([kind]) + identity,
                            self.key("writer psk", secret), b"bgbackup v1 writer", b"bgbackup v1 object key")
 
-    @functools.cached_property
-    def successors(self):
-        """Packs that took the places of others: {pack: [(blocks, pack)]}, by the owner's word."""
-        found, owners = {}, [hkdf(private, self.id, b"bgbackup v1 owner") for private in self.privates]
-        for path in self.root.glob("v1/notes/succession/*"):
-            try:
-                data, identity = path.read_bytes(), bytes.fromhex(path.name)
-                key = hkdf(self.key("index"), data[32:64], b"bgbackup v1 note" + self.id + identity + b"succession")
-                note = json.loads(self.unseal(key, NOTE, identity, 0, data[64:]))
-                steps = [(step["pack"], step["successor"], step["kept"]) for step in note["steps"]]
-                text = "succession" + "".join(f" {old} {new} {','.join(map(str, kept))}" for old, new, kept in steps)
-                check(note["seal"] in [mac(owner, text.encode()).hex() for owner in owners], "not the owner's")
-                for old, new, kept in steps:
-                    found.setdefault(old, []).append((sum(kept[1::2]), new))
-            except FAULTS as fault:
-                print(f"bgbackup_reader: passed over {path}: {fault}", file=sys.stderr)
-        return found
-
     def place(self, name):
-        """Where a pack is, or the one that took its place."""
+        """Where a pack is, or the one that took its place, by the owner's word."""
         path = self.root / "v1/packs" / name[:2] / name
-        others = [] if path.exists() else sorted(self.successors.get(name, []), reverse=True)
-        return path if path.exists() else next(filter(None, (self.place(other) for _, other in others)), None)
+        if not path.exists():
+            data, identity = (self.root / "v1/notes/succession" / name).read_bytes(), bytes.fromhex(name)
+            check(data[:32] == b"BGBNOTE1" + bytes([1, 1, NOTE, 0, 0, 0, 0, 0]) + identity, "not this note's header")
+            key = hkdf(self.key("index"), data[32:64], b"bgbackup v1 note" + self.id + identity + b"succession")
+            note = json.loads(self.unseal(key, NOTE, identity, 0, data[64:]))
+            text = f"succession {name} {note['successor']} {note['kept']}".encode()
+            owners = [hkdf(private, self.id, b"bgbackup v1 owner") for private in self.privates]
+            check(note["seal"] in [mac(owner, text).hex() for owner in owners], f"the owner did not replace pack {name}")
+            return self.place(note["successor"])
+        return path
 
     @functools.lru_cache(64)
     def pack(self, identity):
         """(path, object key, frames: (offset, sealed length, plain length), blocks: (frame, start, length, id))"""
         path = self.place(identity.hex())
-        check(path, f"pack {identity.hex()} is missing")
         home = bytes.fromhex(path.name)
         with path.open("rb") as file:
             header, size = file.read(64), file.seek(0, 2)

@@ -66,8 +66,8 @@ import Testing
         return bytes
     }
 
-    private func steps(_ store: MemoryStore? = nil) async throws -> [Succession.Step] {
-        try await seen(store).notes(Succession.topic, of: Succession.self).flatMap(\.body.steps)
+    private func successors(_ store: MemoryStore? = nil) async throws -> [ObjectID: Successor] {
+        try await Successions(seen(store)).of
     }
 
     // MARK: - What it does
@@ -75,17 +75,16 @@ import Testing
     @Test func `what is needed moves, what is not comes free, and the snapshot reads as before`() async throws {
         let plan = try await Prune.run(repository, with { $0.dryRun = true }) { _, _, _ in }
         #expect(plan.repacked.packs >= 1 && plan.repackedInto < plan.repacked.bytes)
-        let none = try await steps()
-        #expect(none.isEmpty, "a dry run changes nothing")
+        #expect(store.names(Succession.topic.prefix).isEmpty, "a dry run changes nothing")
         let before = try await repository.storedPacks()
         let size = try #require(before[old]?.size)
         let done = try await prune()
         #expect(done.repacked == plan.repacked && done.unreadable.isEmpty)
         let packs = try await repository.storedPacks()
-        let steps = try await steps()
-        let step = try #require(steps.first { $0.pack == "\(old)" })
-        #expect(packs[old] == nil && step.kept == [3, 1, 7, 1])
-        let id = try #require(ObjectID(hex: step.successor))
+        let all = try await successors()
+        let kept = try #require(all[old]?.kept)
+        #expect(packs[old] == nil && (0..<10).filter(kept.contains) == [3, 7] && kept.count == 2)
+        let id = try #require(all[old]?.pack)
         let successor = try #require(packs[id])
         #expect(successor.size < size - 7 * 4096 && successor.size > 2 * 4096)
         try await expectWhole()
@@ -105,8 +104,7 @@ import Testing
     @Test func `below what may be unused nothing is repacked`() async throws {
         #expect(try await prune(nil, with { $0.maxUnused = 1000 }).repacked.packs == 0)
         #expect(try await prune(nil, with { $0.leastUnused = 0.95 }).repacked.packs == 0)
-        let none = try await steps()
-        #expect(none.isEmpty)
+        #expect(store.names(Succession.topic.prefix).isEmpty)
         try await expectWhole()
     }
 
@@ -134,10 +132,15 @@ import Testing
         store.advance(100)
         try await prune()
         #expect(try await seen().check().isDamaged == false)
-        let steps = try await steps()
-        #expect(steps.contains { $0.kept == [7, 1] })
-        for _ in 0..<3 { try await prune() }
+        let all = try await successors()
+        #expect(all.values.contains { $0.kept.count == 1 && $0.kept.contains(7) })
+        for _ in 0..<5 { try await prune() }
         #expect(try await repository.storedPacks().count <= 3)
+        // What nobody names any more has no notes either.
+        let left = try await repository.snapshotNames()
+        for name in left { try await store.delete(name.object) }
+        for _ in 0..<5 { try await prune() }
+        #expect(store.names("v1/packs/").isEmpty && store.names("v1/notes/").isEmpty)
     }
 
     @Test func `who opened the pack before it went reads on in the one that took its place`() async throws {
@@ -172,8 +175,7 @@ import Testing
         #expect(try await repository.storedPacks()[old] != nil)
         try await expectWhole()
         for _ in 0..<3 { try await prune(nil, with { $0.maxUnused = 1 }) }
-        let (packs, steps) = (try await repository.storedPacks(), try await steps())
-        #expect(packs[old] != nil && steps.allSatisfy { $0.pack != "\(old)" })
+        #expect(try await repository.storedPacks()[old] != nil)
         try await expectWhole()
     }
 
@@ -192,11 +194,11 @@ import Testing
         for name in packs + index { store.set(name, after.bytes(name)!) }
         store.advance(100)
         let view = store.another()
-        let (store, note, told) = (store, after.bytes(notes[0])!, Locked(0))
+        let (store, told) = (store, Locked(0))
         // It has marked once, and is about to say so: now the repack tells of its packs, and ends.
         view.onCall { call in
             guard call.operation == "put", call.name.hasPrefix(Tombstone.topic.prefix) else { return }
-            store.set(notes[0], note)
+            for name in notes { store.set(name, after.bytes(name)!) }
             told.withLock { $0 += 1 }
         }
         let plan = try await prune(repository.seen(on: view, ambient: store.ambient()), with { $0.maxUnused = 1 })
@@ -221,29 +223,23 @@ import Testing
         for name in index + notes { store.set(name, after.bytes(name)!) }
         #expect(!packs.isEmpty)
         for _ in 0..<2 { try await prune(nil, with { $0.maxUnused = 1 }) }
-        let (left, steps) = (try await repository.storedPacks(), try await steps())
-        #expect(left[old] != nil && steps.isEmpty)
+        #expect(try await repository.storedPacks()[old] != nil && store.names(Succession.topic.prefix).isEmpty)
         try await expectWhole()
     }
 
     @Test func `a note that the owner did not make takes nothing away and hides nothing`() async throws {
         let other = try await repository.store([[UInt8](repeating: 1, count: 4096)], cohort: .mutable)[0].pack
         let writer = repository.seen(keys: repository.keys.writer)
-        let forged = Succession(
-            steps: [.init(pack: "\(old)", successor: "\(other)", kept: [0, 10])], seal: String(repeating: "ab", count: 32))
-        try await writer.put(note: forged, Succession.topic)
-        for _ in 0..<2 {
-            try await prune(
-                nil,
-                with {
-                    $0.maxUnused = 1000; $0.sparesYoung = true
-                })
-        }
+        let forged = Succession(successor: "\(other)", kept: "ff03", seal: String(repeating: "ab", count: 32))
+        try await writer.put(note: forged, Succession.topic, as: old)
+        for _ in 0..<2 { try await prune() }
         #expect(try await repository.storedPacks()[old] != nil)
         let report = try await repository.seen().check()
         #expect(!report.isDamaged && report.findings.contains { $0.message.contains("owner did not make it") })
         // Nor does garbage keep a reader from what the owner said; a prune stops there.
+        store.remove(Succession.topic.object(old))
         try await prune()
+        #expect(try await repository.storedPacks()[old] == nil)
         store.set(Succession.topic.object(ObjectID(bytes: [UInt8](repeating: 0, count: 16))), [1, 2, 3])
         for name in try await repository.snapshotNames() {
             #expect(try await read(name, store) == Self.blocks[3] + Self.blocks[7])
@@ -277,17 +273,48 @@ import Testing
         store.damage(FinishedPack.name(old)) { $0[ObjectHeader.size + 40] ^= 1 }
         let done = try await prune()
         #expect(done.unreadable.count == 1 && done.unreadable[0].contains("\(old)"))
-        let (packs, steps) = (try await repository.storedPacks(), try await steps())
-        #expect(packs[old] != nil && steps.allSatisfy { $0.pack != "\(old)" })
+        #expect(store.bytes(FinishedPack.name(old)) != nil && store.bytes(Succession.topic.object(old)) == nil)
+    }
+
+    @Test func `what took a pack's place is read whole before the pack goes, whatever the note says`() async throws {
+        let (packs, index, notes, after) = try await repacked()
+        for name in packs + index + notes { store.set(name, after.bytes(name)!) }
+        let all = try await successors()
+        let successor = FinishedPack.name(try #require(all[old]?.pack))
+        store.damage(successor) { $0[ObjectHeader.size + 40] ^= 1 }
+        let plan = try await prune(nil, with { $0.maxUnused = 1 })
+        #expect(plan.unreadable.count == 1 && plan.unreadable[0].contains(successor))
+        #expect(store.bytes(FinishedPack.name(old)) != nil)
+        // Nor on the word of one of the same name that holds other blocks.
+        let other = FinishedPack.name(try await seen().store([Self.blocks[1]], cohort: .mutable)[0].pack)
+        store.set(successor, store.bytes(other)!)
+        #expect(try await prune(nil, with { $0.maxUnused = 1 }).unreadable.count == 1)
+        #expect(store.bytes(FinishedPack.name(old)) != nil)
+    }
+
+    @Test func `where a needed pack is missing nothing goes: another one may be all that is left of it`() async throws {
+        try await prune()
+        let all = try await successors()
+        let (note, successor) = (Succession.topic.object(old), try #require(all[old]?.pack))
+        let bytes = store.bytes(note)!
+        store.remove(note)
+        let before = store.names("v1/packs/")
+        for _ in 0..<2 { #expect(await code { try await prune() } == .damaged) }
+        #expect(store.names("v1/packs/") == before && before.contains(FinishedPack.name(successor)))
+        store.set(note, bytes)
+        try await prune()
+        try await expectWhole()
     }
 
     @Test func `what the store has is read back before the old pack goes on its word`() async throws {
         let view = store.another()
         let (store, old) = (store, FinishedPack.name(old))
-        let known = Set(store.names)
+        let known = Locked(Set(store.names))
         // The answer was 200; a bit of what is there is another one.
         view.onCall { call in
-            guard call.operation == "get", call.name.hasPrefix("v1/packs/"), !known.contains(call.name) else { return }
+            guard call.operation == "get", call.name.hasPrefix("v1/packs/"),
+                known.withLock({ $0.insert(call.name).inserted })
+            else { return }
             store.damage(call.name) { $0[ObjectHeader.size + 20] ^= 1 }
         }
         let done = try await prune(repository.seen(on: view, ambient: store.ambient()))
@@ -296,7 +323,7 @@ import Testing
         #expect(store.bytes(old) != nil && store.names(Succession.topic.prefix).isEmpty)
     }
 
-    @Test func `given up while it stood still it takes its note back`() async throws {
+    @Test func `given up while it stood still it says so, and its notes stay`() async throws {
         let view = store.another()
         let store = store
         view.onCall { call in
@@ -305,7 +332,10 @@ import Testing
         }
         #expect(await code { try await prune(repository.seen(on: view, ambient: store.ambient())) } == .busy)
         view.onCall(nil)
-        #expect(store.names(Succession.topic.prefix).isEmpty)
+        // Another prune may have acted on them.
+        #expect(!store.names(Succession.topic.prefix).isEmpty)
+        try await expectWhole()
+        for _ in 0..<3 { try await prune() }
         try await expectWhole()
     }
 
@@ -316,7 +346,9 @@ import Testing
         let place = MemoryStore()
         let report = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
         #expect(report.damaged.isEmpty && report.snapshots == 1)
-        #expect(place.names(Succession.topic.prefix).count == 1 && place.bytes(FinishedPack.name(old)) == nil)
+        #expect(
+            place.names(Succession.topic.prefix) == store.names(Succession.topic.prefix)
+                && place.bytes(FinishedPack.name(old)) == nil)
         try await expectWhole(place)
         for _ in 0..<2 { try await prune(seen(place)) }
         try await expectWhole(place)
@@ -325,6 +357,49 @@ import Testing
         let writer = seen().seen(keys: repository.keys.writer)
         #expect(try await Replication(from: writer, to: blind, dryRun: false) { _ in }.run(nil, renewing: nil).snapshots == 1)
         try await expectWhole(blind)
+    }
+
+    @Test func `where both places repacked a pack, a copy needs what the place has of it`() async throws {
+        // The place has of it what only it needs: block 5.
+        let place = store.copy()
+        try await seen(place).snapshot(4, [Self.blocks[5]])
+        let names = try await seen(place).snapshotNames()
+        for name in names where name.sequence == 2 { try await place.delete(name.object) }
+        place.advance(100)
+        for _ in 0..<3 { try await prune(seen(place)) }
+        try await prune()
+        let before = place.names("v1/snapshots/")
+        let report = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        #expect(report.damaged.count == 1 && report.damaged[0].contains("repacked pack"))
+        #expect(place.names("v1/snapshots/") == before)
+        try await expectWhole(place)
+        // One that needs no more than the place has is copied.
+        let other = store.copy()
+        let more = try await seen(other).snapshotNames()
+        for name in more { try await other.delete(name.object) }
+        try await seen(other).snapshot(2, [Self.blocks[3], Self.blocks[7]])
+        other.advance(100)
+        for _ in 0..<3 { try await prune(seen(other)) }
+        let second = try await Replication(from: seen(), to: other, dryRun: false) { _ in }.run(nil, renewing: nil)
+        #expect(second.damaged.isEmpty && second.snapshots == 1)
+        try await expectWhole(other)
+    }
+
+    @Test func `a copy that brings notes waits for prunes of the place`() async throws {
+        try await prune()
+        let place = MemoryStore()
+        for name in store.names where !name.hasPrefix("v1/snapshots/") && !name.hasPrefix("v1/notes/") {
+            place.set(name, store.bytes(name)!)
+        }
+        func copy() async throws {
+            _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        }
+        let prune = try await Intent.begin(.prune, seen(place))
+        #expect(await code { try await copy() } == .busy)
+        #expect(place.names("v1/snapshots/").isEmpty)
+        await prune.end()
+        try await copy()
+        try await expectWhole(place)
     }
 
     @Test func `where objects are locked nothing is repacked, and what a copy brought stays locked`() async throws {
@@ -352,10 +427,8 @@ import Testing
         #expect(report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty, "\(report)")
         #expect(store.names("v1/") == before)
         // Where that one is damaged, what is left of it is saved.
-        let ids = try await steps().map(\.successor)
-        for name in store.names("v1/packs/") where ids.contains(String(name.suffix(32))) && store.bytes(name)!.count > 8192 {
-            store.damage(name) { $0[ObjectHeader.size + 40] ^= 1 }
-        }
+        let all = try await successors()
+        store.damage(FinishedPack.name(try #require(all[old]?.pack))) { $0[ObjectHeader.size + 40] ^= 1 }
         let damaged = try await Repair.run(seen(), from: nil, options) { _, _ in }
         #expect(damaged.packs.count == 1 && damaged.snapshots.map(\.isLossy) == [true])
         #expect(damaged.snapshots.first?.filesLost.first?.ranges == [0..<8192])

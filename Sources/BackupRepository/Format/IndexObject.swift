@@ -42,11 +42,15 @@ struct IndexObject {
             try keys.indexSealing(id, salt: header.keying).open($0, position: Sealing.body)
         }
         var reader = ByteReader(Array(plain))
+        // Blocks that are absent take one byte here, and more in memory.
+        var room = 2 * PackLimits.mostBlocks
         for _ in 0..<(try reader.elementCount(of: 19)) {
             let pack = try reader.id()
             let size = try reader.varint(limit: PackLimits.pack)
             packs.append(
                 Pack(id: pack, size: size, trailer: try PackTrailer(parsing: try reader.sized(limit: PackLimits.trailer))))
+            room -= packs[packs.count - 1].trailer.ids.count
+            guard room >= 0 else { throw FormatError("it lists more blocks than any writer puts into one") }
         }
         try reader.expectEnd()
     }

@@ -52,6 +52,12 @@ extension Repository {
     @discardableResult
     public func put(note body: some Codable & Sendable, _ topic: NoteTopic) async throws -> ObjectID {
         let id = ObjectID.random(ambient)
+        try await put(note: body, topic, as: id)
+        return id
+    }
+
+    /// Throws `StoreError` `.exists` where there is one of this id.
+    func put(note body: some Codable & Sendable, _ topic: NoteTopic, as id: ObjectID) async throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let plain = Array(try encoder.encode(body))
@@ -60,7 +66,6 @@ extension Repository {
         let object = header.bytes + (try keys.noteSealing(id, topic: topic.name, salt: salt).seal(plain, position: Sealing.body))
         guard object.count <= Self.noteLimit else { throw BackupError(.failed, "a note on \(topic.name) is too long") }
         try await store.put(topic.object(id), AlignedBuffer(copying: object), ifAbsent: true)
-        return id
     }
 
     /// All notes on a topic, oldest first by the store's clock. One that is taken back meanwhile is left out.

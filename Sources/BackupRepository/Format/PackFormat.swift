@@ -156,18 +156,15 @@ struct PackTrailer: Sendable {
     /// Whether the block is there, and not left out.
     func holds(_ ordinal: Int) -> Bool { lengths.indices.contains(ordinal) && lengths[ordinal] > 0 }
 
-    /// The blocks that are there: first ordinal, count, first ordinal, count …
-    var heldRuns: [Int] {
-        var runs: [Int] = []
-        for ordinal in ids.indices where holds(ordinal) {
-            if let count = runs.last, runs[runs.count - 2] + count == ordinal {
-                runs[runs.count - 1] += 1
-            } else {
-                runs += [ordinal, 1]
-            }
-        }
-        return runs
+    /// The blocks that are there.
+    var held: BlockSet {
+        var held = BlockSet()
+        for ordinal in ids.indices where holds(ordinal) { _ = held.insert(ordinal, 1, room: .max) }
+        return held
     }
+
+    /// Whether the other has the same frames and ordinals.
+    func isAligned(_ other: PackTrailer) -> Bool { frames.map(\.blocks) == other.frames.map(\.blocks) }
 
     /// The frame that holds a block, or nil when there is no such block.
     func frame(holding ordinal: Int) -> Int? {

@@ -48,6 +48,7 @@ public final class Check {
     private var successions = Successions()
     /// Packs that are to take the places of others, which are still there.
     private var ready: Set<ObjectID> = []
+    private var isKnown = true
 
     /// - Parameter readShare: 0 reads no frames, 1 all of them.
     public init(_ repository: Repository, readShare: Double, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
@@ -74,7 +75,9 @@ public final class Check {
                 notice(index, "it lists \(FinishedPack.name(pack)), which is gone and no snapshot needs")
             }
         }
-        for pack in sizes.keys.sorted() where !used.contains(pack) && !ready.contains(pack) && badPacks[pack] == nil {
+        // Without the notes nobody knows whose place a pack took.
+        let idle = isKnown ? sizes.keys.sorted() : []
+        for pack in idle where !used.contains(pack) && !ready.contains(pack) && badPacks[pack] == nil {
             notice(FinishedPack.name(pack), "no snapshot uses it: space that a prune frees")
         }
         try await dropGone()
@@ -131,6 +134,7 @@ public final class Check {
         // A writer's key shows the notes, and not whose they are.
         guard repository.keys.canRead else { return }
         do { successions = try await Successions(repository) } catch let error as BackupError where error.code == .damaged {
+            isKnown = false
             return damage(Succession.topic.prefix, error.description)
         }
         for note in successions.forged {
@@ -138,12 +142,11 @@ public final class Check {
         }
         var next = Array(used)
         while let pack = next.popLast() {
-            for successor in successions.of[pack] ?? [] {
-                if sizes[pack] != nil {
-                    ready.insert(successor.pack)
-                } else if used.insert(successor.pack).inserted {
-                    next.append(successor.pack)
-                }
+            guard let successor = successions.of[pack]?.pack else { continue }
+            if sizes[pack] != nil {
+                ready.insert(successor)
+            } else if used.insert(successor).inserted {
+                next.append(successor)
             }
         }
     }

@@ -93,7 +93,9 @@ public struct LockExtension: Sendable {
                 let until = min(most, end(snapshot) ?? most)
                 names[name.object] = until
                 for pack in try await repository.packs(of: snapshot) {
-                    for object in successions.objects(of: pack, stored) { names[object] = max(until, names[object] ?? until) }
+                    for object in successions.objects(of: pack, isStored: { stored[$0] != nil }) {
+                        names[object] = max(until, names[object] ?? until)
+                    }
                 }
             } catch let error as BackupError where error.code == .damaged {
                 problems.append("\(error)")

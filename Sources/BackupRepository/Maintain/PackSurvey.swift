@@ -76,7 +76,7 @@ final class PackSurvey {
             let open = try await repository.reader.pack(id)
             pack = open
             // Pruned meanwhile, and another one took its place: that one is looked at as well.
-            guard open.id == id else { return }
+            guard open.id == id else { return try await repository.requireGone(pack: id) }
             try await repository.reader.readHeader(of: open)
             // Without manifests nothing is known: those are read in any case.
             if isReading || open.trailer.cohort == .metadata {
@@ -158,9 +158,14 @@ final class PackSurvey {
             if healthy.contains(id) { return }
         } else {
             try await repository.requireGone(pack: id)
-            if let home = try await repository.reader.successors.of(id).first(where: isStored) {
-                homes[id] = home
-                return try await know(home)
+            var last = id
+            for _ in 0..<Successors.mostSteps {
+                guard let home = try await repository.reader.successors.of(last) else { break }
+                if isStored(home) {
+                    homes[id] = home
+                    return try await know(home)
+                }
+                last = home
             }
         }
         if bad[id] == nil { bad[id] = Self.missing }
@@ -211,6 +216,8 @@ final class PackSurvey {
         bad[id]?.isSettled = true
         var there: PackReader.OpenPack?
         if let copy { there = try await Self.reading(id, copy) { try await copy.reader.pack(id) } }
+        // One that took its place there is another pack, of other bytes.
+        if there?.id != id { there = nil }
         if bad[id]?.pack == nil, let there {
             bad[id]?.pack = repository.reader.openPack(id, size: there.size, trailer: there.trailer)
             try await readFrames(of: id)
@@ -287,9 +294,9 @@ final class PackSurvey {
         case .elsewhere(let other)?: return try await bytes(other)
         case .frame?: return try await block(location.ordinal, of: pack, repository, isCopy: false)
         case .copy?:
-            guard let copy, let there = try await Self.reading(pack.id, copy, { try await copy.reader.pack(pack.id) }) else {
-                return nil
-            }
+            guard let copy, let there = try await Self.reading(pack.id, copy, { try await copy.reader.pack(pack.id) }),
+                there.id == pack.id
+            else { return nil }
             return try await block(location.ordinal, of: there, copy, isCopy: true)
         case nil: return nil
         }

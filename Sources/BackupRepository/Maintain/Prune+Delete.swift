@@ -52,8 +52,7 @@ extension Prune {
         let gone = Set(done)
         let left = tombstones.stones.map(\.id).filter { !gone.contains($0) }
         let spent = tombstones.revivals.filter { !left.contains($0.tombstone) }
-        let over = successions.notes.filter { $0.value.steps.contains(where: isOver) }
-        guard !done.isEmpty || !spent.isEmpty || !over.isEmpty else { return }
+        guard !done.isEmpty || !spent.isEmpty else { return }
         let others = try await repository.intents().filter { $0.run != intent.run && $0.mayPrune }
         guard others.isEmpty else { return }
         for id in done {
@@ -64,23 +63,5 @@ extension Prune {
             try await confirm()
             try await repository.remove(note: revival.id, Revival.topic)
         }
-        for (note, body) in over.sorted(by: { $0.key < $1.key }) {
-            try await confirm()
-            try await take(note, back: body)
-        }
-    }
-
-    /// Takes a note of successions back, or writes it anew without the steps that do not matter any more.
-    private func take(_ note: ObjectID, back body: Succession) async throws {
-        var rest = Succession(steps: body.steps.filter { !isOver($0) })
-        rest.seal = try repository.keys.ownerSeal(of: rest.sealed)
-        if !rest.steps.isEmpty {
-            // One that a lock keeps would be written anew by every prune.
-            guard repository.store.lockDuration == nil else { return }
-            try await repository.put(note: rest, Succession.topic)
-        }
-        do { try await repository.remove(note: note, Succession.topic) } catch let error as StoreError
-            where error.kind == .locked
-        {}
     }
 }

@@ -6,17 +6,14 @@ extension Prune {
     /// Whether the pack itself has to stay.
     func needs(_ pack: ObjectID) -> Bool { references.needs(pack) && !isSucceeded(pack) }
 
-    /// Whether all that is needed of a pack can be had from whatever readers may take for its successor: each that is
-    /// there has it all, and no prune may be about to take it away.
-    func isSucceeded(_ pack: ObjectID, _ seen: Set<ObjectID> = []) -> Bool {
-        guard let needed = references.used[pack], !seen.contains(pack) else { return false }
-        let successors = (successions.of[pack] ?? []).filter { packs[$0.pack] != nil || successions.of[$0.pack] != nil }
-        return !successors.isEmpty
-            && successors.allSatisfy { successor in
-                guard needed.isSubset(of: successor.kept) else { return false }
-                guard packs[successor.pack] == nil else { return !named.contains(successor.pack) }
-                return isSucceeded(successor.pack, seen.union([pack]))
-            }
+    /// Whether all that is needed of a pack can be had from its successor, or from that one's.
+    /// - Parameter surely: not where a prune may be about to take that away
+    func isSucceeded(_ pack: ObjectID, surely: Bool = true, _ seen: Set<ObjectID> = []) -> Bool {
+        guard let needed = references.used[pack], let successor = successions.of[pack], !seen.contains(pack),
+            needed.isSubset(of: successor.kept)
+        else { return false }
+        guard packs[successor.pack] == nil else { return !surely || !named.contains(successor.pack) }
+        return isSucceeded(successor.pack, surely: surely, seen.union([pack]))
     }
 
     func index(_ going: Set<ObjectID>) -> PruneIndex {
@@ -24,6 +21,27 @@ extension Prune {
             self.needs(pack) ? self.references.used[pack] : nil
         }
     }
+
+    /// Packs that snapshots need, and that are neither there nor replaced. Of those that backups put after the list of
+    /// packs another one tells.
+    func missingPacks() async throws -> [ObjectID] {
+        let absent = references.named.filter { packs[$0] == nil && !isSucceeded($0, surely: false) }
+        guard !absent.isEmpty else { return [] }
+        let there = try await repository.storedPacks()
+        return absent.filter { there[$0] == nil }.sorted()
+    }
+
+    /// Where a needed pack is missing, another one may be all that is left of it, and nothing says so any more.
+    func requirePacks() async throws {
+        let missing = try await missingPacks()
+        guard let first = missing.first else { return }
+        throw BackupError(
+            .damaged, "nothing is taken away: \(missing.count) packs that snapshots need are missing, the first is \(first)",
+            hint: "Run 'bgbackup check' to see which snapshots need them, then 'bgbackup repair --salvage'. Once those that "
+                + "are lost are forgotten, prune again.")
+    }
+
+    // MARK: - Repacking
 
     /// Bytes that may lie unused in any repository.
     static let little: Int64 = 16 << 20
@@ -33,7 +51,7 @@ extension Prune {
         // Under locks a pack stays for as long as a snapshot needs a part of it: there is nothing to gain.
         guard repository.store.lockDuration == nil, options.maxUnused < 1 else { return Repack(repository, []) }
         let weighed = plan.partly.filter { pack in
-            successions.of[pack.id] == nil && !named.contains(pack.id)
+            successions.of[pack.id] == nil && !successions.forged.contains(pack.id) && !named.contains(pack.id)
                 && Double(pack.unused) >= options.leastUnused * Double(pack.size)
         }
         // Little is not worth the requests, where anything at all is allowed.
@@ -41,13 +59,42 @@ extension Prune {
         return Repack(repository, Repack.chosen(weighed, unused: plan.wasted, allowed: allowed), references.used)
     }
 
-    /// Whether it does not matter any more what took a pack's place: no snapshot needs the pack, or it is there and what
-    /// took its place is not, or has too little.
-    func isOver(_ step: Succession.Step) -> Bool {
-        guard let pack = ObjectID(hex: step.pack), let successor = try? Successor(step, note: pack) else { return false }
-        guard let needed = references.used[pack] else { return true }
-        guard packs[pack] != nil else { return false }
-        let isThere = packs[successor.pack] != nil || successions.of[successor.pack] != nil
-        return !isThere || !needed.isSubset(of: successor.kept)
+    /// Those of the packs that may go: of one whose place another took only after all that is needed was read there. What
+    /// the store listed is no proof, nor is a note that somebody may have put back.
+    func proven(_ going: [ObjectID]) async throws -> [ObjectID] {
+        var proven: [ObjectID] = []
+        for pack in going {
+            guard let needed = references.used[pack] else {
+                proven.append(pack)
+                continue
+            }
+            do {
+                WorkPulse.beat()
+                guard let place = successions.chain(pack).first(where: { packs[$0] != nil }) else { continue }
+                try await SuccessorBuilder(repository).prove(place, of: pack, needed)
+                proven.append(pack)
+            } catch let error as BackupError where error.code == .damaged {
+                plan.unreadable.append("\(error)")
+            }
+        }
+        return proven
+    }
+
+    /// Takes notes of successors back that are gone. Only where nobody else is at work, neither a prune, which may act on
+    /// a note, nor a copy, which may bring such a pack again: each looks for the other after it said that it is there.
+    func tidySuccessions(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
+        let held = successions.of.filter { packs[$0.value.pack] == nil }
+        guard !held.isEmpty, try await repository.intents().allSatisfy({ $0.run == intent.run }) else { return }
+        // A list of now: what was put since the first one was put by others, who are gone.
+        let there = try await repository.storedPacks()
+        for (pack, successor) in held.sorted(by: { $0.key < $1.key })
+        where there[successor.pack] == nil && successions.of[successor.pack] == nil
+            && (!references.needs(pack) || there[pack] != nil)
+        {
+            try await confirm()
+            do { try await repository.remove(note: pack, Succession.topic) } catch let error as StoreError
+                where error.kind == .locked
+            {}
+        }
     }
 }

@@ -90,7 +90,7 @@ public final class Prune {
             // Whole packs first: they come free at no cost, and repacking needs room.
             let repack = first.repack
             guard !repack.candidates.isEmpty else { return plan }
-            let done = try await repack.run(renewing: pause, confirmBoth) { progress(.repack, $0, $1) }
+            let done = try await repack.run(for: intent, renewing: pause, confirmBoth) { progress(.repack, $0, $1) }
             guard done.packs > 0 else { return plan.with(done) }
             // What was repacked can be marked now.
             let second = try await Prune(repository, options, progress)
@@ -118,6 +118,7 @@ public final class Prune {
         now = try await repository.storeTime()
         let before = try await livingIntents()
         try await mark()
+        try await requirePacks()
         try await noteRevivals()
         let fresh = freshlyDead(before)
         try await bury(fresh)
@@ -125,16 +126,18 @@ public final class Prune {
         let living = try await livingIntents()
         // What those that ended meanwhile have committed.
         try await mark()
+        try await requirePacks()
         // Of this run's tombstones too: what a snapshot needs now may be forgotten before the next prune, and readers
         // that began meanwhile have the grace of a tombstone that was put after that.
         try await noteRevivals()
         let (ripe, held) = split(unmarked: [], living)
         try await count(held)
-        let going = try await unlocked(ripe)
+        let going = try await proven(try await unlocked(ripe))
         try await confirm()
         try await index(Set(going)).rewrite(packs, into: &plan, confirm)
         try await delete(going, confirm)
         try await tidy(intent, confirm)
+        try await tidySuccessions(intent, confirm)
         await repository.sweepIntentLocks(now: now)
         return plan
     }
@@ -323,12 +326,7 @@ public final class Prune {
             plan.stored.add(info.size)
             if needs(id) { plan.needed.add(info.size) }
         }
-        let absent = references.used.keys.filter { packs[$0] == nil && !isSucceeded($0) }
-        if !absent.isEmpty {
-            // Backups that ended meanwhile put packs after the list.
-            let there = try await repository.storedPacks()
-            plan.missing = absent.count { there[$0] == nil }
-        }
+        plan.missing = try await missingPacks().count
         plan.later = amount(held.later)
         plan.laterFrom = held.laterFrom
         plan.held = amount(held.packs)

@@ -33,6 +33,19 @@ struct BlockSet: Sendable, Equatable {
         return more
     }
 
+    /// What `hex` gave; nil for anything else, and for more blocks than a pack has.
+    init?(hex: String) {
+        guard hex.utf8.count <= Self.most / 4, let bytes = bytesFromHex(hex) else { return nil }
+        words = stride(from: 0, to: bytes.count, by: 8).map { start in
+            bytes[start..<min(start + 8, bytes.count)].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        }
+    }
+
+    init() {}
+
+    /// A bit for each block, the lowest of a byte first.
+    var hex: String { words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }.hex }
+
     var count: Int { isWhole ? Self.most : words.reduce(0) { $0 + $1.nonzeroBitCount } }
 
     /// Whether the other has all of these: what is not known may be any.
@@ -79,6 +92,8 @@ struct BlockSet: Sendable, Equatable {
 final class ReferenceMark {
     /// Which blocks of which packs: a bit for each.
     private(set) var used: [ObjectID: BlockSet] = [:]
+    /// Those that snapshots name; the others took the place of one.
+    private(set) var named: Set<ObjectID> = []
     private let repository: Repository
     private var seen: Set<Location> = []
     /// Words that sets of blocks may still take. A manifest can name packs that never were, each with a million blocks.
@@ -98,20 +113,18 @@ final class ReferenceMark {
 
     func needs(_ pack: ObjectID) -> Bool { used[pack] != nil }
 
-    /// What is needed of a pack is needed of those that took its place as well, and of those that took theirs.
+    /// What is needed of a pack is needed of the one that took its place as well, and of the one that took that one's.
     func follow(_ successions: Successions) {
         var next = successions.of.keys.filter { used[$0] != nil }
         // Each step adds blocks, or is the last of its kind: there is no going round in circles.
         while let pack = next.popLast() {
-            guard let needed = used[pack] else { continue }
-            for successor in successions.of[pack] ?? [] {
-                let before = used[successor.pack]
-                var after = before ?? BlockSet()
-                room -= after.formUnion(needed, and: successor.kept)
-                guard after != before, after.count > 0 else { continue }
-                used[successor.pack] = after
-                if successions.of[successor.pack] != nil { next.append(successor.pack) }
-            }
+            guard let needed = used[pack], let successor = successions.of[pack] else { continue }
+            let before = used[successor.pack]
+            var after = before ?? BlockSet()
+            room -= after.formUnion(needed, and: successor.kept)
+            guard after != before, after.count > 0 else { continue }
+            used[successor.pack] = after
+            if successions.of[successor.pack] != nil { next.append(successor.pack) }
         }
     }
 
@@ -170,6 +183,7 @@ final class ReferenceMark {
 
     private func insert(_ extents: Extents) throws {
         for case .stored(let pack, let first, let count) in extents.runs {
+            named.insert(pack)
             room -= used[pack, default: BlockSet()].insert(first, count, room: room)
             guard used.count <= Self.mostPacks else { throw Self.tooManyPacks }
         }

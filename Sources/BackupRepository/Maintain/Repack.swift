@@ -24,6 +24,8 @@ struct Repack {
 
     /// Packs rebuilt at once: each takes the memory of two packs.
     private static let width = 2
+    /// Packs, or blocks, at which an index of them is written.
+    private static let batch = (packs: 16, blocks: 200_000)
 
     init(_ repository: Repository, _ candidates: [PrunePlan.PartlyUsed], _ needed: [ObjectID: BlockSet] = [:]) {
         (self.repository, self.candidates) = (repository, candidates)
@@ -46,54 +48,65 @@ struct Repack {
     // MARK: - The run
 
     /// - Parameters:
+    ///   - prune: the run that it belongs to
     ///   - pause: seconds between renewals of the run's intent; nil for none
     ///   - confirm: whether the prune may go on
     func run(
-        renewing pause: Double?, _ confirm: () async throws -> Void, progress: (_ done: Int, _ total: Int) -> Void
+        for prune: Intent, renewing pause: Double?, _ confirm: () async throws -> Void,
+        progress: (_ done: Int, _ total: Int) -> Void
     ) async throws -> Done {
         try repository.requireCurrent()
         try await repository.requireClaim()
         return try await repository.withIntent(.writer, pause: pause) { intent in
             let usable = try await repository.usablePacks(intent).packs
-            let chosen = candidates.filter { usable.contains($0.id) }
-            var rest = chosen[...]
-            var done = Done()
-            var batch: [SuccessorBuilder.Built] = []
-            let (builder, needed) = (SuccessorBuilder(repository), needed)
-            var work = OrderedMap<PrunePlan.PartlyUsed, Result<SuccessorBuilder.Built?, BackupError>>(
-                width: Self.width, on: repository.executor, from: { rest.popFirst() },
-                transform: { pack in
-                    do { return .success(try await builder.build(pack.id, needed[pack.id] ?? BlockSet())) } catch let error
-                        as BackupError where error.code == .damaged
-                    {
-                        return .failure(error)
-                    }
-                })
-            var seen = 0
-            do {
-                while let result = try await work.next() {
-                    switch result {
-                    case .success(let built): if let built { batch.append(built) }
-                    case .failure(let error): done.unreadable.append("\(error)")
-                    }
-                    let numbers = batch.reduce(0) { $0 + $1.step.kept.count }
-                    if batch.count >= Succession.most.packs || numbers >= Succession.most.numbers {
-                        try await commit(&batch, intent, &done, confirm)
-                    }
-                    seen += 1
-                    WorkPulse.beat()
-                    progress(seen, chosen.count)
-                }
-                try await commit(&batch, intent, &done, confirm)
-            } catch {
-                await work.abandon()
-                throw error
-            }
-            return done
+            // Another prune may be taking back a note of one of these packs.
+            let others = try await repository.intents().filter { $0.mayPrune && $0.run != prune.run && $0.run != intent.run }
+            guard others.isEmpty else { return Done() }
+            return try await build(candidates.filter { usable.contains($0.id) }, intent, confirm, progress)
         }
     }
 
-    /// Index first, as a backup does: from the note on what the old pack has is looked for in the new one.
+    private func build(
+        _ chosen: [PrunePlan.PartlyUsed], _ intent: Intent, _ confirm: () async throws -> Void,
+        _ progress: (_ done: Int, _ total: Int) -> Void
+    ) async throws -> Done {
+        var rest = chosen[...]
+        var done = Done()
+        var batch: [SuccessorBuilder.Built] = []
+        let (builder, needed) = (SuccessorBuilder(repository), needed)
+        var work = OrderedMap<PrunePlan.PartlyUsed, Result<SuccessorBuilder.Built?, BackupError>>(
+            width: Self.width, on: repository.executor, from: { rest.popFirst() },
+            transform: { pack in
+                do { return .success(try await builder.build(pack.id, needed[pack.id] ?? BlockSet())) } catch let error
+                    as BackupError where error.code == .damaged
+                {
+                    return .failure(error)
+                }
+            })
+        var seen = 0
+        do {
+            while let result = try await work.next() {
+                switch result {
+                case .success(let built): if let built { batch.append(built) }
+                case .failure(let error): done.unreadable.append("\(error)")
+                }
+                let blocks = batch.reduce(0) { $0 + $1.listing.trailer.ids.count }
+                if batch.count >= Self.batch.packs || blocks >= Self.batch.blocks {
+                    try await commit(&batch, intent, &done, confirm)
+                }
+                seen += 1
+                WorkPulse.beat()
+                progress(seen, chosen.count)
+            }
+            try await commit(&batch, intent, &done, confirm)
+        } catch {
+            await work.abandon()
+            throw error
+        }
+        return done
+    }
+
+    /// Index first, as a backup does: from the notes on what the old packs have is looked for in the new ones.
     private func commit(
         _ batch: inout [SuccessorBuilder.Built], _ intent: Intent, _ done: inout Done, _ confirm: () async throws -> Void
     ) async throws {
@@ -103,26 +116,21 @@ struct Repack {
         let id = ObjectID.random(repository.ambient)
         let sealed = try object.sealed(repository.keys, id: id, salt: repository.ambient.random(32))
         try await repository.store.put(IndexObject.name(id), sealed, ifAbsent: true)
-        var note = Succession(steps: batch.map(\.step))
-        note.seal = try repository.keys.ownerSeal(of: note.sealed)
-        try await confirm()
-        try await intent.confirm()
-        let put: ObjectID
-        do { put = try await repository.put(note: note, Succession.topic) } catch {
-            // It may arrive yet.
-            await intent.stay()
-            throw error
-        }
-        do { try await intent.confirm() } catch let error as BackupError where error.code == .busy {
-            // Given up in between: a prune may have taken away what the note is about.
-            try await repository.remove(note: put, Succession.topic)
-            throw error
-        }
         for built in batch {
+            try await confirm()
+            try await intent.confirm()
+            do { try await repository.put(note: built.note, Succession.topic, as: built.pack) } catch {
+                // It may arrive yet.
+                await intent.stay()
+                throw error
+            }
             done.packs += 1
             done.bytes += Int64(built.before)
             done.into += Int64(built.listing.size)
         }
         batch = []
+        // Given up in between, a prune may have taken away what the notes are about. They stay: no pack goes on the word
+        // of one whose successor is not there, and another prune may have acted on one that is.
+        try await intent.confirm()
     }
 }

@@ -29,14 +29,12 @@ public final class Replication {
     let dryRun: Bool
     private let progress: (Report) -> Void
     private var report = Report()
-    private var target: Repository?
+    private(set) var target: Repository?
     /// Packs that are at the target, with their sizes, and those that an index there lists.
     private(set) var there: [ObjectID: Int] = [:]
     private var listed: Set<ObjectID> = []
     private var unlisted = IndexObject()
     private(set) var sizes: [ObjectID: Int] = [:]
-    /// Of the source, once a pack is met that is gone there.
-    var successions: Successions?
     /// Keeps prunes of the place away from what is there; nil for a dry run.
     private var intent: Intent?
     /// Packs of the place that a prune is about to take away.
@@ -75,7 +73,7 @@ public final class Replication {
         // Who cannot read a manifest cannot know what it needs: everything goes first.
         if !source.keys.canRead {
             try await copy(packs: Set(sizes.keys))
-            try await copy(successions: try await source.noteIDs(Succession.topic))
+            try await copy(notes: try await source.noteIDs(Succession.topic).sorted())
         }
         for name in names ?? all {
             if present.contains(name) {
@@ -159,9 +157,9 @@ public final class Replication {
 
     private func copy(_ name: SnapshotName) async throws {
         if source.keys.canRead {
-            let (packs, notes) = try await standIns(for: source.packs(of: source.snapshot(name)))
-            try await copy(packs: packs)
-            try await copy(successions: notes)
+            let found = try await standIns(for: source.snapshot(name))
+            try await copy(packs: found.packs)
+            try await copy(notes: found.notes)
         }
         let bytes = try await source.store.get(name.object, .all, limit: Snapshot.bodyLimit).array
         _ = try Self.checked(bytes, name)

@@ -5,7 +5,9 @@ import ObjectStorage
 /// ordinals, without the blocks that no snapshot needs.
 struct SuccessorBuilder: Sendable {
     struct Built: Sendable {
-        let step: Succession.Step
+        /// Whose place it takes.
+        let pack: ObjectID
+        let note: Succession
         let listing: IndexObject.Pack
         /// Bytes of the pack whose place it takes.
         let before: Int
@@ -25,15 +27,46 @@ struct SuccessorBuilder: Sendable {
         let old = try await repository.reader.pack(id)
         guard old.id == id, let listing = try await put(old, needed) else { return nil }
         // What the store says that it has is read back: the old pack will go on its word.
-        let copy = try await PackCopy.read(listing.id, from: repository)
-        guard copy.trailer.ids == listing.trailer.ids, copy.trailer.lengths == listing.trailer.lengths else {
-            throw BackupError(.damaged, "pack \(FinishedPack.name(listing.id)) is not what was just stored")
+        try await prove(listing.id, of: id, needed)
+        var note = Succession(successor: "\(listing.id)", kept: listing.trailer.held.hex)
+        note.seal = try repository.keys.ownerSeal(of: note.sealed(id))
+        return Built(pack: id, note: note, listing: listing, before: old.size)
+    }
+
+    /// Reads all that is needed of a pack in the one that is to take its place. Throws `.damaged` where it is not there.
+    func prove(_ place: ObjectID, of pack: ObjectID, _ needed: BlockSet) async throws {
+        let reader = repository.reader
+        let (old, new) = (try await reader.pack(pack), try await reader.pack(place))
+        let name = FinishedPack.name(place)
+        guard old.id == pack, new.id == place, new.trailer.isAligned(old.trailer), needed.isSubset(of: new.trailer.held) else {
+            throw BackupError(.damaged, "pack \(name) has not all that is needed of \(FinishedPack.name(pack))")
         }
-        let step = Succession.Step(pack: "\(id)", successor: "\(listing.id)", kept: listing.trailer.heldRuns)
-        return Built(step: step, listing: listing, before: old.size)
+        var number = 0
+        while number < new.trailer.frames.count {
+            let end = new.neededFrames(from: number, needed, atMost: Self.together)
+            guard end > number else {
+                number += 1
+                continue
+            }
+            let sealed = try await reader.read(number..<end, of: new)
+            for number in number..<end {
+                let frame = try reader.open(number, in: sealed)
+                defer { reader.release(frame) }
+                for (ordinal, range) in frame.held where needed.contains(ordinal) {
+                    try reader.verify(ordinal, range, of: frame)
+                    guard frame.pack.id == place, new.trailer.ids[ordinal] == old.trailer.ids[ordinal] else {
+                        throw BackupError(.damaged, "block \(ordinal) of pack \(name) is not that of \(FinishedPack.name(pack))")
+                    }
+                }
+            }
+            number = end
+        }
     }
 
     private func put(_ old: PackReader.OpenPack, _ needed: BlockSet) async throws -> IndexObject.Pack? {
+        guard needed.isSubset(of: old.trailer.held) else {
+            throw BackupError(.damaged, "pack \(FinishedPack.name(old.id)) has not all that snapshots need of it")
+        }
         let id = ObjectID.random(repository.ambient)
         var builder = try PackBuilder(
             keys: repository.keys, cohort: old.trailer.cohort, id: id,

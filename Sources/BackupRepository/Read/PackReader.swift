@@ -59,22 +59,18 @@ public final class PackReader: Sendable {
 
     private func find(_ id: ObjectID) async throws -> OpenPack {
         let name = FinishedPack.name(id)
-        do {
-            return try await load(id, name)
-        } catch let error as FormatError {
-            throw damaged(name, error)
-        } catch let error as StoreError where error.kind == .notFound {
-            for successor in try await successors.of(id) {
-                do { return try await load(successor, FinishedPack.name(successor)) } catch let error as StoreError
-                    where error.kind == .notFound
-                {
-                    continue
-                } catch let error as FormatError {
-                    throw damaged(FinishedPack.name(successor), error)
-                }
+        var place = id
+        for _ in 0..<Successors.mostSteps {
+            do {
+                return try await load(place, FinishedPack.name(place))
+            } catch let error as FormatError {
+                throw damaged(FinishedPack.name(place), error)
+            } catch let error as StoreError where error.kind == .notFound {
+                guard let successor = try await successors.of(place) else { break }
+                place = successor
             }
-            throw Self.missing(name)
         }
+        throw Self.missing(name)
     }
 
     private func load(_ id: ObjectID, _ name: String) async throws -> OpenPack {
@@ -189,7 +185,7 @@ public final class PackReader: Sendable {
             } catch let error as StoreError where error.kind == .notFound {
                 // It was there when it was opened: a prune has put another one in its place.
                 let successor = try await find(pack.id)
-                guard successor.id != pack.id, successor.trailer.frames.count == pack.trailer.frames.count else {
+                guard successor.id != pack.id, successor.trailer.isAligned(pack.trailer) else {
                     throw Self.missing(FinishedPack.name(pack.id))
                 }
                 remember(successor, as: pack.id)

@@ -298,7 +298,7 @@ struct PruneSchedule: Sendable {
                 var options = Prune.Options()
                 options.grace = 0
                 options.maxUnused = seed % 2 == 0 ? 0 : 1
-                for _ in 0..<5 {
+                for _ in 0..<6 {
                     _ = try await Prune.run(repository, options, renewing: nil, progress: { _, _, _ in }, confirm: {})
                     store.advance(60)
                 }
@@ -321,7 +321,9 @@ struct PruneSchedule: Sendable {
         var needed: Set<String> = []
         for name in try await repository.snapshotNames() {
             for pack in try await repository.packs(of: repository.snapshot(name)) {
-                needed.formUnion(successions.objects(of: pack, packs))
+                needed.insert(FinishedPack.name(pack))
+                // Also where the pack is there still, because a snapshot needs what its successor has not.
+                needed.formUnion(successions.objects(of: pack, isStored: { $0 != pack && packs[$0] != nil }))
             }
         }
         return (packs.keys.map { FinishedPack.name($0) } + store.names("v1/notes/") + store.names(Intent.prefix))
