@@ -218,6 +218,22 @@ import Testing
         try await expectWhole()
     }
 
+    @Test func `who finds that another run was first leaves its note alone`() async throws {
+        let (_, _, notes, after) = try await repacked()
+        let view = store.another()
+        let store = store
+        view.onCall { call in
+            guard call.operation == "put", notes.contains(call.name) else { return }
+            for name in after.names where store.bytes(name) == nil { store.set(name, after.bytes(name)!) }
+        }
+        #expect(try await prune(repository.seen(on: view, ambient: store.ambient())).repacked.packs == 0)
+        view.onCall(nil)
+        for name in notes { #expect(store.bytes(name) == after.bytes(name)) }
+        try await expectWhole()
+        for _ in 0..<3 { try await prune() }
+        try await expectWhole()
+    }
+
     @Test func `without what took its place a pack stays`() async throws {
         let (packs, index, notes, after) = try await repacked()
         for name in index + notes { store.set(name, after.bytes(name)!) }

@@ -119,7 +119,12 @@ struct Repack {
         for built in batch {
             try await confirm()
             try await intent.confirm()
-            do { try await repository.put(note: built.note, Succession.topic, as: built.pack) } catch {
+            do { try await repository.put(note: built.note, Succession.topic, as: built.pack) } catch let error as StoreError
+                where error.kind == .exists
+            {
+                // Another run was first: what this one put is of no use to anybody, and goes.
+                continue
+            } catch {
                 // It may arrive yet.
                 await intent.stay()
                 throw error
