@@ -248,14 +248,14 @@ import Testing
         let writer = repository.seen(keys: repository.keys.writer)
         let forged = Succession(successor: "\(other)", kept: "ff03", seal: String(repeating: "ab", count: 32))
         try await writer.put(note: forged, Succession.topic, as: old)
-        for _ in 0..<2 { try await prune() }
-        #expect(try await repository.storedPacks()[old] != nil)
         let report = try await repository.seen().check()
         #expect(!report.isDamaged && report.findings.contains { $0.message.contains("owner did not make it") })
-        // Nor does garbage keep a reader from what the owner said; a prune stops there.
-        store.remove(Succession.topic.object(old))
+        try await prune()
+        #expect(try await repository.storedPacks()[old] != nil)
+        // It was in the way of the owner's, and is gone.
         try await prune()
         #expect(try await repository.storedPacks()[old] == nil)
+        // Nor does garbage keep a reader from what the owner said; a prune stops there.
         store.set(Succession.topic.object(ObjectID(bytes: [UInt8](repeating: 0, count: 16))), [1, 2, 3])
         for name in try await repository.snapshotNames() {
             #expect(try await read(name, store) == Self.blocks[3] + Self.blocks[7])
@@ -399,6 +399,56 @@ import Testing
         let second = try await Replication(from: seen(), to: other, dryRun: false) { _ in }.run(nil, renewing: nil)
         #expect(second.damaged.isEmpty && second.snapshots == 1)
         try await expectWhole(other)
+    }
+
+    @Test func `a copy does not rely on what a prune of the place is about to take away`() async throws {
+        // The place has what it needs of the pack, and nobody there needs it any more.
+        let place = store.copy()
+        for _ in 0..<3 { try await prune(seen(place)) }
+        try await prune()
+        let names = try await seen(place).snapshotNames()
+        for name in names { try await place.delete(name.object) }
+        place.advance(100)
+        try await prune(seen(place), with { $0.grace = 1000; $0.sparesYoung = false })
+        #expect(
+            await code { _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil) } == .busy)
+        #expect(place.names("v1/snapshots/").isEmpty)
+    }
+
+    @Test func `a copy takes no other note of the same name for its own`() async throws {
+        try await prune()
+        let place = store.copy()
+        for name in place.names("v1/snapshots/") { place.remove(name) }
+        let writer = seen(place).seen(keys: repository.keys.writer)
+        let note = Succession.topic.object(old)
+        let bytes = store.bytes(note)!
+        place.set(note, bytes.dropLast() + [bytes.last! ^ 1])
+        func copy(_ source: Repository) async throws -> Replication.Report {
+            try await Replication(from: source, to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        }
+        #expect(try await copy(seen()).damaged.count == 1)
+        #expect(await code { _ = try await copy(seen().seen(keys: repository.keys.writer)) } == .damaged)
+        #expect(place.names("v1/snapshots/").isEmpty)
+        // One that the owner did not make goes with a prune that is alone.
+        place.remove(note)
+        try await writer.put(note: Succession(successor: "\(old)", kept: "", seal: "00"), Succession.topic, as: old)
+        try await prune(seen(place))
+        #expect(place.bytes(note) == nil)
+    }
+
+    @Test func `a note that cannot be read keeps no lock from being extended, and is told`() async throws {
+        let day: Int64 = 86_400_000_000_000
+        try await prune()
+        let place = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
+        _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
+        place.damage(Succession.topic.object(old)) { $0[70] ^= 1 }
+        place.advance(86_400)
+        #expect(await code { _ = try await LockExtension(seen(place)).run(dryRun: false) { _, _ in } } == .damaged)
+        for name in place.names("v1/packs/") + place.names("v1/snapshots/") {
+            #expect(place.lock(of: name) == place.now + 30 * day, "\(name)")
+        }
+        // Nor is the pack that it tells of lost.
+        #expect(await code { _ = try await Repair.run(seen(place), from: nil, Repair.Options()) { _, _ in } } == .damaged)
     }
 
     @Test func `a copy that brings notes waits for prunes of the place`() async throws {

@@ -85,7 +85,13 @@ public struct LockExtension: Sendable {
             for info in try await repository.store.list(prefix) { names[info.name] = most }
         }
         let stored = try await repository.storedPacks()
-        let successions = try await Successions(repository)
+        var successions = Successions()
+        do { successions = try await Successions(repository) } catch let error as BackupError where error.code == .damaged {
+            // Which packs took the places of others is not known: all are kept.
+            problems.append("\(error)")
+            for pack in stored.keys { names[FinishedPack.name(pack)] = most }
+            for info in try await repository.store.list(Succession.topic.prefix) { names[info.name] = most }
+        }
         for name in try await repository.snapshotNames() {
             names[name.object] = most
             do {

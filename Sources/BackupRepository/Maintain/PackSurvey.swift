@@ -158,19 +158,34 @@ final class PackSurvey {
             if healthy.contains(id) { return }
         } else {
             try await repository.requireGone(pack: id)
-            var last = id
-            for _ in 0..<Successors.mostSteps {
-                guard let home = try await repository.reader.successors.of(last) else { break }
-                if isStored(home) {
-                    homes[id] = home
-                    return try await know(home)
-                }
-                last = home
-            }
+        }
+        if !isThere || bad[id] == nil, let home = try await successor(of: id) {
+            homes[id] = home
+            return try await know(home)
         }
         if bad[id] == nil { bad[id] = Self.missing }
         try await readFrames(of: id)
         try await settle(id)
+    }
+
+    /// The pack that took another one's place and is there. A note that is listed and not to be read ends the run: the
+    /// pack that it tells of is not lost.
+    private func successor(of id: ObjectID) async throws -> ObjectID? {
+        var last = id
+        for _ in 0..<Successors.mostSteps {
+            guard let home = try await repository.reader.successors.of(last) else {
+                let name = Succession.topic.object(last)
+                let listed = try await repository.store.list(Succession.topic.prefix).contains { $0.name == name }
+                guard listed, repository.isShared else { return nil }
+                throw BackupError(
+                    .damaged, "the note \(name) tells what took the place of a pack, and cannot be read",
+                    hint: "Nothing is taken for lost on such a word. Run it again; if it goes on, bring the note back from a copy, "
+                        + "or delete it if you know that it is not yours.")
+            }
+            if isStored(home) { return home }
+            last = home
+        }
+        return nil
     }
 
     private func isStored(_ id: ObjectID) -> Bool { healthy.contains(id) || bad[id]?.isMissing == false }

@@ -4,7 +4,11 @@ import ObjectStorage
 /// Packs whose places others took (`Succession`), and packs that are to be repacked.
 extension Prune {
     /// Whether the pack itself has to stay.
-    func needs(_ pack: ObjectID) -> Bool { references.needs(pack) && !isSucceeded(pack) }
+    func needs(_ pack: ObjectID) -> Bool {
+        // One that a lock keeps would be extended again and again, and doomed for good.
+        if repository.store.lockDuration != nil, packs[pack] != nil { return references.needs(pack) }
+        return references.needs(pack) && !isSucceeded(pack)
+    }
 
     /// Whether all that is needed of a pack can be had from its successor, or from that one's.
     /// - Parameter surely: not where a prune may be about to take that away
@@ -22,13 +26,17 @@ extension Prune {
         }
     }
 
-    /// Packs that snapshots need, and that are neither there nor replaced. Of those that backups put after the list of
-    /// packs another one tells.
+    /// Packs that snapshots need, and that are neither there nor replaced. Of those that backups and copies put after the
+    /// list of packs another one tells.
     func missingPacks() async throws -> [ObjectID] {
         let absent = references.named.filter { packs[$0] == nil && !isSucceeded($0, surely: false) }
         guard !absent.isEmpty else { return [] }
+        let notes = try await Successions(repository)
         let there = try await repository.storedPacks()
-        return absent.filter { there[$0] == nil }.sorted()
+        return absent.filter { pack in
+            there[pack] == nil
+                && !notes.chain(pack).contains { there[$0] != nil && references.used[pack]?.isSubset(of: notes.of[pack]!.kept) == true }
+        }.sorted()
     }
 
     /// Where a needed pack is missing, another one may be all that is left of it, and nothing says so any more.
@@ -82,9 +90,10 @@ extension Prune {
 
     /// Takes notes of successors back that are gone. Only where nobody else is at work, neither a prune, which may act on
     /// a note, nor a copy, which may bring such a pack again: each looks for the other after it said that it is there.
+    /// Those that the owner did not make go as well: they are in the way of his.
     func tidySuccessions(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
         let held = successions.of.filter { packs[$0.value.pack] == nil }
-        guard !held.isEmpty, try await repository.intents().allSatisfy({ $0.run == intent.run }) else { return }
+        guard !held.isEmpty || !successions.forged.isEmpty, try await repository.intents().allSatisfy({ $0.run == intent.run }) else { return }
         // A list of now: what was put since the first one was put by others, who are gone.
         let there = try await repository.storedPacks()
         for (pack, successor) in held.sorted(by: { $0.key < $1.key })
@@ -92,9 +101,15 @@ extension Prune {
             && (!references.needs(pack) || there[pack] != nil)
         {
             try await confirm()
-            do { try await repository.remove(note: pack, Succession.topic) } catch let error as StoreError
-                where error.kind == .locked
-            {}
+            try await takeBack(pack)
         }
+        for pack in successions.forged {
+            try await confirm()
+            try await takeBack(pack)
+        }
+    }
+
+    private func takeBack(_ pack: ObjectID) async throws {
+        do { try await repository.remove(note: pack, Succession.topic) } catch let error as StoreError where error.kind == .locked {}
     }
 }

@@ -72,6 +72,7 @@ public struct PrunePlan: Sendable {
         plan.free.packs += free.packs
         plan.free.bytes += free.bytes
         plan.givenUp = givenUp + next.givenUp
+        plan.unreadable = unreadable + next.unreadable.filter { !unreadable.contains($0) }
         plan.indexesRewritten += indexesRewritten
         plan.indexesRemoved += indexesRemoved
         plan.indexesLocked = max(indexesLocked, next.indexesLocked)
@@ -82,7 +83,7 @@ public struct PrunePlan: Sendable {
         var plan = self
         plan.repacked = Amount(packs: done.packs, bytes: done.bytes)
         plan.repackedInto = done.into
-        plan.unreadable = done.unreadable
+        plan.unreadable += done.unreadable
         return plan
     }
 

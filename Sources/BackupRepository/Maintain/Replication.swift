@@ -38,7 +38,8 @@ public final class Replication {
     /// Keeps prunes of the place away from what is there; nil for a dry run.
     private var intent: Intent?
     /// Packs of the place that a prune is about to take away.
-    private var usable = UsablePacks()
+    private(set) var usable = UsablePacks()
+    var successions: (source: Successions, place: Successions)?
 
     public init(from source: Repository, to place: any ObjectStore, dryRun: Bool, progress: @escaping (Report) -> Void) {
         self.source = source

@@ -28,8 +28,10 @@ final class PackSealing: Sendable {
 
     /// Ends what `begin` began; nil where it failed.
     func deliver(_ sealing: Sealing?) {
-        let waiting = state.withLock { state in
+        let waiting: [CheckedContinuation<Sealing?, Never>] = state.withLock { state in
             let before = state
+            // Another one may have brought it meanwhile.
+            if case .known = before { return [] }
             state = sealing.map { .known($0) } ?? .unknown
             if case .coming(let waiting) = before { return waiting }
             return []
