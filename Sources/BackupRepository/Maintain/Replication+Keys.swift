@@ -62,7 +62,8 @@ extension Replication {
             }
         } else {
             report.damaged.append(
-                "key slot \(slot) differs between the places and stays as it is at \(place.location): see 'bgbackup check' at both"
+                "key slot \(slot) differs between the places and stays as it is at \(place.location):"
+                    + " see 'bgbackup check' at both"
             )
         }
     }
