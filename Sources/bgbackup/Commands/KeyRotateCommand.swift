@@ -12,8 +12,9 @@ extension KeyCommand {
                 older, until they are added again. --new-password-file changes your password with it. Then every node \
                 needs a new writer key ('key export-writer'), and a new export or sheet should be made. A rotation that was \
                 stopped, or had to wait, is finished by the next one, which then makes no new pair and exits with 1; with \
-                --finish, where only that is wanted, with 0. While backups run that began before, the old pair stays open: finish \
-                it after them, or --force, which gives them up. Revoke a stolen node's access to the store first: see docs/keys.md.
+                --finish, where only that is wanted, with 0. While backups run that began before, the old pair stays open: \
+                finish it after them, or --force, which gives them up. Revoke a stolen node's access to the store first: \
+                see docs/keys.md.
                 """)
         @OptionGroup var global: GlobalOptions
         @OptionGroup var dry: DryRunOption
