@@ -28,21 +28,21 @@ public final class Repository: Sendable {
         identity: WriterIdentity?, slot: String? = nil
     ) {
         self.store = store
-        self.keys = keys
+        self.keys = keys.knowing(newest: configuration.keyGeneration)
         self.configuration = configuration
         self.executor = executor
         self.ambient = ambient
         self.identity = identity
         self.slot = slot
-        reader = PackReader(store: store, keys: keys)
-        closings = PairClosings(store: store, keys: keys, executor: executor, ambient: ambient)
+        reader = PackReader(store: store, keys: self.keys)
+        closings = PairClosings(store: store, keys: self.keys, executor: executor, ambient: ambient)
     }
 
     /// Whether the key pair was rotated since: the keys then read what is older, and nothing is written with them.
     public var isOutdated: Bool { configuration.keyGeneration > keys.generation }
 
     /// Before anything is written. Throws `.wrongPassword`.
-    func requireCurrent() throws {
+    public func requireCurrent() throws {
         if isOutdated { throw keys.outdated(configuration) }
     }
 
@@ -162,7 +162,8 @@ public final class Repository: Sendable {
         try await store.list(SnapshotName.prefix).compactMap { SnapshotName(object: $0.name) }.sorted()
     }
 
-    /// Throws `.writeOnlyKey` for a writer, `.damaged` for what is no snapshot.
+    /// Throws `.writeOnlyKey` for a writer, `.damaged` for what is no snapshot, `.wrongPassword` for one from after a
+    /// rotation that these keys are from before.
     public func snapshot(_ name: SnapshotName) async throws -> Snapshot { try await fetchSnapshot(name).snapshot }
 
     /// An object's bytes as a snapshot. Throws `FormatError` for what is none, or another one, or was

@@ -65,6 +65,23 @@ import Testing
         #expect(try await owner.retentionEvidence().accepted == [id(1)])
     }
 
+    @Test func `a password from before a rotation says nothing`() async throws {
+        _ = try await owner.addKeySlot(password: [2], label: "other")
+        let held = try await owner.put(
+            note: HoldNote(snapshot: id(1), reason: "", until: nil, by: "w", held: "2026-11-01T00:00:00Z"), .hold)
+        _ = try await KeyRotation.run(owner, [.init([1])], by: nil)
+        let outdated = try await Repository.open(
+            store: LocalStore(path: directory.path), password: [2], executor: Self.executor)
+        for body in [
+            { _ = try await outdated.hold(id(1), reason: "", until: nil, by: "me") }, { _ = try await outdated.release(id(1)) },
+            { try await outdated.accept(id(1), by: "me") },
+        ] as [() async throws -> Void] {
+            await #expect { try await body() } throws: { ($0 as? BackupError)?.code == .wrongPassword }
+        }
+        #expect(try await outdated.noteIDs(.hold) == [held])
+        #expect(try await outdated.noteIDs(.acceptance).isEmpty)
+    }
+
     @Test func `a hold of a snapshot that is gone is taken back`() async throws {
         await #expect { _ = try await owner.hold(id(1), reason: "", until: nil, by: "me") } throws: {
             ($0 as? BackupError)?.code == .noSnapshot

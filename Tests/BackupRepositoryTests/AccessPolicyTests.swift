@@ -114,6 +114,12 @@ import Testing
                 #expect(policy.verdict("s3:\(action)", object) == .denied)
             }
         }
+        for topic in ["succession", "acceptance"] {
+            for context in [Self.once, Self.over, Self.part] {
+                #expect(policy.verdict("s3:PutObject", "\(Self.root)/v1/notes/\(topic)/1", context) == .denied)
+            }
+        }
+        #expect(policy.allows("s3:PutObject", "\(Self.root)/v1/notes/drill/1", Self.once))
         #expect(!policy.allows("s3:PutObject", "\(Self.root)/v1/other/x", Self.once))
         for object in Self.scratch {
             for context in [Self.once, Self.over, Self.part] { #expect(policy.allows("s3:PutObject", object, context)) }

@@ -217,8 +217,8 @@ import Testing
                 store: store, writer: now.keys.writer, executor: TestRepository.executor, ambient: store.ambient())
             _ = try await writer.snapshot(3, Self.blocks)
             #expect(try await now.check().findings.map(\.object) == [name])
-            #expect(try await now.repairCopies(dryRun: true) == [name])
-            #expect(try await now.repairCopies(dryRun: false) == [name])
+            #expect(try await now.repairCopies(dryRun: true).written == [name])
+            #expect(try await now.repairCopies(dryRun: false).written == [name])
             #expect(try await now.check().findings.isEmpty)
         }
         // That of a rotation which is at work, or was stopped, counts.

@@ -129,7 +129,7 @@ import Testing
         let outdated = try await Self.open(store, Self.other)
         #expect(outdated.isOutdated)
         #expect(try await isReadable(first, outdated))
-        #expect(await code { _ = try await outdated.snapshot(new) } == .damaged)
+        #expect(await code { _ = try await outdated.snapshot(new) } == .wrongPassword)
         for body in [
             { _ = try await outdated.snapshot(3, Self.blocks) }, { _ = try await outdated.addKeySlot(password: [1], label: "") },
             { try await outdated.removeKeySlot(rotation.added[0], force: true) }, { try await self.rotate(outdated) },
@@ -220,15 +220,22 @@ import Testing
         #expect(try await Self.open(store).check().findings.isEmpty)
     }
 
-    @Test func `forced, the pair is closed at once and the running backup's snapshot refused`() async throws {
-        let made = try await repository.withWriter(cache: nil, journal: nil, width: 1, renewing: nil) { writer in
-            #expect(try await rotate(repository, force: true).waitingFor.isEmpty)
-            return try await writer.commit(repository.record(2), manifest: try await Extents(repeating: first, in: repository))
-                .name
+    /// - Parameter silence: seconds for which the backup's host stands still
+    @Test(arguments: [(true, 0.0), (false, Intent.life + 60)])
+    func `a run that is given up, by force or for dead, commits nothing`(_ force: Bool, _ silence: Double) async throws {
+        let before = store.names("v1/snapshots/")
+        let result = await code {
+            _ = try await repository.withWriter(cache: nil, journal: nil, width: 1, renewing: nil) { writer in
+                store.advance(silence)
+                let waiting = try await rotate(repository, force: force).waitingFor
+                #expect(waiting.isEmpty)
+                return try await writer.commit(
+                    repository.record(2), manifest: try await Extents(repeating: first, in: repository))
+            }
         }
-        let refused = await code { _ = try await Self.open(store).snapshot(made) }
-        #expect(refused == .damaged)
+        #expect(result == .busy && store.names("v1/snapshots/") == before)
         #expect(try await isReadable(first, Self.open(store)))
+        #expect(try await Self.open(store).check().findings.isEmpty)
     }
 
     @Test func `two rotations at once, in any order, end as one or as two`() async throws {
@@ -365,7 +372,7 @@ import Testing
         ) { [:] }
         #expect(imported.isOutdated)
         #expect(try await isReadable(first, imported))
-        #expect(await code { _ = try await imported.snapshot(new) } == .damaged)
+        #expect(await code { _ = try await imported.snapshot(new) } == .wrongPassword)
     }
 }
 

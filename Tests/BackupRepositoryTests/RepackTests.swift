@@ -409,9 +409,14 @@ import Testing
         let names = try await seen(place).snapshotNames()
         for name in names { try await place.delete(name.object) }
         place.advance(100)
-        try await prune(seen(place), with { $0.grace = 1000; $0.sparesYoung = false })
+        try await prune(
+            seen(place),
+            with {
+                $0.grace = 1000; $0.sparesYoung = false
+            })
         #expect(
-            await code { _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil) } == .busy)
+            await code { _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil) }
+                == .busy)
         #expect(place.names("v1/snapshots/").isEmpty)
     }
 

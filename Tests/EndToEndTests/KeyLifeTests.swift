@@ -65,8 +65,16 @@ struct KeyLifeTests {
         #expect(listed?.count == 1 && listed?[0]["pairs"] as? Int == 2)
         // As if it had been stopped at its end.
         try workspace.store.remove("v1/pairs/")
-        let again = try workspace.expect(0, ["key", "rotate", "--new-password-file", new, "--json"]).summary
+        // Who wants a new pair is told that there is none.
+        let refused = try workspace.expect(1, ["key", "rotate", "--new-password-file", new])
+        #expect(refused.errors.contains("no new key pair was made"))
+        try workspace.store.remove("v1/pairs/")
+        let again = try workspace.expect(0, ["key", "rotate", "--new-password-file", new, "--finish", "--json"]).summary
         #expect(again["resumed"] as? Bool == true && again["key_pair"] as? Int == 2 && again["closed"] as? Bool == true)
+        #expect(again["new_pair"] as? Bool == false)
+        try workspace.expect(64, ["key", "rotate", "--password-file", new, "--finish"])
+        let third = try workspace.expect(0, ["key", "rotate", "--password-file", new, "--json"]).summary
+        #expect(third["new_pair"] as? Bool == true && third["key_pair"] as? Int == 3)
         try workspace.restore(first.id, onto: "restored", "--password-file", new)
         try expectIdentical(volume.path, workspace.path("restored"))
     }

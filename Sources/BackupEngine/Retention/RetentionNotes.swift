@@ -138,6 +138,7 @@ extension Repository {
     /// Holds a snapshot: it is not forgotten before `until` (seconds since 1970; nil: until it is released).
     /// - Throws: `.noSnapshot` when it was forgotten at this moment
     public func hold(_ id: ObjectID, reason: String, until: Double?, by: String) async throws -> HoldNote {
+        try requireCurrent()
         let now = try await storeNow()
         let note = HoldNote(
             snapshot: id, reason: reason, until: until.map { formatTime(Int64($0 * 1e9)) }, by: by, held: formatTime(now))
@@ -152,6 +153,7 @@ extension Repository {
     /// Takes all holds of a snapshot back.
     /// - Returns: how many there were
     public func release(_ id: ObjectID) async throws -> Int {
+        try requireCurrent()
         let held = try await notes(.hold, of: HoldNote.self).filter { $0.body.snapshot == "\(id)" }
         for note in held { try await remove(note: note.id, .hold) }
         return held.count
@@ -159,6 +161,7 @@ extension Repository {
 
     /// Keeps what a drill proved of a snapshot.
     public func record(_ drill: NodeDrill) async throws {
+        try requireCurrent()
         var note = DrillNote(drill, drilled: try await storeNow())
         note.seal = try keys.ownerSeal(of: note.sealed)
         try await put(note: note, .drill)
@@ -166,6 +169,7 @@ extension Repository {
 
     /// Keeps that the change of a snapshot was right.
     public func accept(_ id: ObjectID, by: String) async throws {
+        try requireCurrent()
         var note = AcceptanceNote(snapshot: id, by: by, accepted: formatTime(try await storeNow()))
         note.seal = try keys.ownerSeal(of: note.sealed)
         try await put(note: note, .acceptance)

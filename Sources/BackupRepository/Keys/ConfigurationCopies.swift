@@ -103,11 +103,28 @@ extension Repository {
         return ring.sealing(for: generation)
     }
 
+    /// Throws `.wrongPassword` where the key pair was rotated since the repository was opened, `.busy` where these keys
+    /// have the new one. Nothing is sealed for a pair before the configuration names it: where this does not throw, what
+    /// could not be read until now is not newer than the keys.
+    public func requireUnrotated() async throws { _ = try await unrotatedCopies() }
+
     /// Writes a second copy of the configuration that an init which was killed
-    /// did not come to. Throws `.wrongPassword` where the key pair was rotated
-    /// meanwhile, `.busy` where these keys have the new one: a rotation writes
+    /// did not come to. Throws as `requireUnrotated` does: a rotation writes
     /// the configuration first, and looks for intents after.
     func completeConfiguration() async throws {
+        let copies = try await unrotatedCopies()
+        guard let good = copies.compactMap(\.bytes).first else { return }
+        for copy in copies where copy.bytes == nil {
+            do {
+                try await store.put(copy.name, AlignedBuffer(copying: good), ifAbsent: true)
+            } catch let error as StoreError where error.kind == .exists || error.kind == .denied {
+                // Another run was here; or it is for the keeper to do ('bgbackup repair').
+            }
+        }
+    }
+
+    /// Those of a size that can be; none where nothing that is there counts.
+    private func unrotatedCopies() async throws -> [(name: String, bytes: [UInt8]?)] {
         var copies: [(name: String, bytes: [UInt8]?)] = []
         for name in Configuration.names {
             do {
@@ -119,18 +136,11 @@ extension Repository {
             }
         }
         let parsed = copies.compactMap { copy in copy.bytes.flatMap { try? UnverifiedConfiguration(parsing: $0) } }
-        guard let found = try await Self.counting(parsed, for: keys, store) else { return }
+        guard let found = try await Self.counting(parsed, for: keys, store) else { return [] }
         if found.outdates(keys) { throw keys.outdated(found.configuration) }
         guard found.generation <= keys.generation else {
             throw BackupError(.busy, "the key pair was rotated since this run began", hint: "Run it again.")
         }
-        guard let good = copies.compactMap(\.bytes).first else { return }
-        for copy in copies where copy.bytes == nil {
-            do {
-                try await store.put(copy.name, AlignedBuffer(copying: good), ifAbsent: true)
-            } catch let error as StoreError where error.kind == .exists || error.kind == .denied {
-                // Another run was here; or it is for the keeper to do ('bgbackup repair').
-            }
-        }
+        return copies
     }
 }

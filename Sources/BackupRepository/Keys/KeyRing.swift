@@ -16,6 +16,8 @@ public struct KeyRing: Sendable {
     /// not come to the configuration; other passwords do not have them.
     let current: KeyPair
     let writerSecret: SymmetricKey
+    /// Of the newest pair that the repository is known to have: more than are held where the keys are outdated.
+    private var newest = 0
 
     var publicKey: Curve25519.KeyAgreement.PublicKey { current.publicKey }
     /// As a configuration names it.
@@ -54,6 +56,13 @@ public struct KeyRing: Sendable {
     /// The same keys, sealing for this pair; for the last where there is no such.
     func sealing(for generation: Int) -> KeyRing {
         KeyRing(repository: repository, pairs: pairs, writerSecret: writerSecret, current: pair(generation))
+    }
+
+    /// The same keys, for a repository that names this pair.
+    func knowing(newest: Int) -> KeyRing {
+        var ring = self
+        ring.newest = newest
+        return ring
     }
 
     /// The ring without any private key.
@@ -126,10 +135,12 @@ public struct KeyRing: Sendable {
         return (header, sealing(key, kind, id))
     }
 
-    /// The key of a pack or snapshot. Throws `.writeOnlyKey` for a writer.
+    /// The key of a pack or snapshot. Throws `.writeOnlyKey` for a writer, `.wrongPassword` for what is sealed for a pair
+    /// that the repository has and these keys have not: that is no damage.
     func openObject(_ header: ObjectHeader) throws -> Sealing {
         guard canRead else { throw Self.writeOnly }
         guard let pair = pair(header.generation), let privateKey = pair.privateKey else {
+            if header.generation <= newest { throw Self.newer(header.generation, than: heldGeneration) }
             throw FormatError("it is sealed for key pair \(header.generation), and these keys end with \(heldGeneration)")
         }
         do {
@@ -177,6 +188,12 @@ public struct KeyRing: Sendable {
     static let writeOnly = BackupError(
         .writeOnlyKey, "a writer key makes backups and cannot read them",
         hint: "Use the repository's password (--password-file) to restore, list or dump.")
+
+    private static func newer(_ generation: Int, than held: Int) -> BackupError {
+        BackupError(
+            .wrongPassword, "it is sealed for key pair \(generation), and these keys end with \(held)",
+            hint: "It is from after a rotation of the keys: use a password that the rotation kept.")
+    }
 
     /// These keys are from before a rotation.
     func outdated(_ configuration: Configuration) -> BackupError {

@@ -47,14 +47,20 @@ public struct KeyRotation: Sendable {
     ///   - passwords: all that are to open what is new
     ///   - retired: passwords that are to open nothing more
     ///   - by: who does it, on which host
-    ///   - force: close the old pair whatever still seals for it
+    ///   - force: close the old pair whatever still seals for it, and give that up
+    ///   - finishing: make no new pair: only finish a rotation that was stopped
     public static func run(
         _ repository: Repository, _ passwords: [Password], retired: [[UInt8]] = [], by: String?, force: Bool = false,
-        dryRun: Bool = false
+        finishing: Bool = false, dryRun: Bool = false
     ) async throws -> KeyRotation {
         guard repository.keys.canRead else { throw KeyRing.writeOnly }
         try repository.requireCurrent()
         var rotation = try await KeyRotation(repository, passwords, retired, by, force)
+        guard rotation.wasResumed || !finishing else {
+            throw BackupError(
+                .usage, "no rotation waits to be finished: the repository has key pair \(repository.keys.generation)",
+                hint: "'bgbackup key rotate' makes a new pair.")
+        }
         if dryRun {
             rotation.outdated = try await rotation.slotsWithout(rotation.matching())
             return rotation
@@ -183,15 +189,8 @@ public struct KeyRotation: Sendable {
 
     /// Closes the pairs before, unless a run is left that may commit a snapshot under one.
     private mutating func close(_ lease: Lease) async throws {
-        let now = try await repository.storeTime()
-        for intent in try await repository.intents() where intent.mayWrite {
-            // All that an intent says, because another run can add to it.
-            let isNewer = !intent.states.isEmpty && intent.states.allSatisfy { $0?.keyGeneration ?? 1 >= generation }
-            guard !isNewer, try !repository.isDead(intent, now: now) else { continue }
-            waitingFor.append(intent.holder)
-        }
-        guard waitingFor.isEmpty || force else { return }
-        waitingFor = []
+        waitingFor = try await repository.writers(before: generation, givingUp: force).map(\.holder)
+        guard waitingFor.isEmpty else { return }
         for generation in 1..<max(generation, 1) {
             // One that a run which was killed wrote counts: what came after it was refused already.
             var closing: PairClosing?
@@ -209,17 +208,49 @@ public struct KeyRotation: Sendable {
 }
 
 extension Repository {
-    /// SHA-256 of the snapshots that are sealed for a key pair, by name.
+    /// Intents of runs that may be alive and seal for a pair before this one. The others are given up first, as a prune
+    /// does it: a host that was suspended finds out when it commits, and its snapshot is not taken for one that counts.
+    /// - Parameter all: give up also those that are alive
+    func writers(before generation: Int, givingUp all: Bool = false) async throws -> [ListedIntent] {
+        let now = try await storeTime()
+        func older() async throws -> [ListedIntent] {
+            // All that an intent says, because another run can add to it.
+            try await intents().filter { intent in
+                intent.mayWrite
+                    && (intent.states.isEmpty || !intent.states.allSatisfy { $0?.keyGeneration ?? 1 >= generation })
+            }
+        }
+        for _ in 0..<8 {
+            let found = try await older()
+            let going = try Set(found.filter { try all || isDead($0, now: now) }.map(\.run))
+            guard !going.isEmpty else { return found }
+            // A list that met a renewal may show the run's first object only, which is old.
+            for intent in try await older() where try going.contains(intent.run) && (all || isDead(intent, now: now)) {
+                try await revoke(intent)
+            }
+        }
+        throw BackupError(.busy, "runs that were given up appear again and again", hint: "Run it again later.")
+    }
+
+    /// SHA-256 of the snapshots that are sealed for a key pair, by name. What a closing leaves out is refused for ever:
+    /// throws `.storeFailed` where the store lists one and does not give it, `.damaged` where it cannot be told of which
+    /// pair one is.
     func snapshotDigests(_ generation: Int) async throws -> [String: String] {
         var digests: [String: String] = [:]
         for name in try await snapshotNames() {
             do {
                 let bytes = try await store.get(name.object, .all, limit: Snapshot.bodyLimit).array
-                let header = try? ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
-                // What cannot be read is damaged with or without a word on it.
-                if header?.generation == generation { digests[name.object] = PairClosing.digest(bytes) }
-            } catch let error as StoreError where error.kind == .notFound || error.kind == .tooLarge {
-                continue
+                let header = try ObjectHeader(parsing: bytes, expecting: .snapshot, name.id)
+                if header.generation == generation { digests[name.object] = PairClosing.digest(bytes) }
+            } catch let error as StoreError where error.kind == .notFound {
+                // Forgotten meanwhile.
+                guard try await snapshotNames().contains(name) else { continue }
+                throw Self.contradiction(name.object)
+            } catch  where error is FormatError || (error as? StoreError)?.kind == .tooLarge {
+                throw BackupError(
+                    .damaged, "key pair \(generation) is not closed: whether snapshot \(name.object) is of it cannot be read",
+                    hint: "Have it mended ('bgbackup repair --salvage') or forget it, then 'bgbackup key rotate --finish'.",
+                    cause: error)
             }
         }
         return digests

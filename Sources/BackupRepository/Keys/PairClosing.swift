@@ -74,7 +74,6 @@ final class PairClosings: Sendable {
         let answer: Task<Known?, any Error>
         /// Nanoseconds since 1970.
         let asked: Int64
-        var isAbsent = false
     }
     /// By generation.
     private let known = Locked<[Int: Question]>([:])
@@ -97,26 +96,23 @@ final class PairClosings: Sendable {
     }
 
     private func closing(_ generation: Int) async throws -> Known? {
-        let now = ambient.now()
-        // A list asks for many snapshots at once: they wait for one answer, and the pairs' answers for no other.
-        let question = known.withLock { known in
-            for pair in Set(1..<keys.heldGeneration).union([generation]) {
-                if let before = known[pair], !before.isAbsent || (0..<Self.absence).contains(now - before.asked) { continue }
-                known[pair] = Question(answer: read(pair), asked: now)
+        while true {
+            let now = ambient.now()
+            // A list asks for many snapshots at once: they wait for one answer, and the pairs' answers for no other.
+            let question = known.withLock { known in
+                for pair in Set(1..<keys.heldGeneration).union([generation]) where known[pair] == nil {
+                    known[pair] = Question(answer: read(pair), asked: now)
+                }
+                return known[generation]!
             }
-            return known[generation]!
-        }
-        func change(_ body: (inout Question?) -> Void) {
-            known.withLock { if $0[generation]?.answer == question.answer { body(&$0[generation]) } }
-        }
-        do {
-            let answer = try await question.answer.value
-            if answer == nil { change { $0?.isAbsent = true } }
-            return answer
-        } catch {
-            // Whoever asks next may have more luck.
-            change { $0 = nil }
-            throw error
+            let result = await question.answer.result
+            if case .success(let closing?) = result { return closing }
+            // That there is none, or that the store did not answer, is worth nothing to who asks later, also where nobody
+            // took the answer when it came.
+            let isFresh = (0..<Self.absence).contains(now - question.asked)
+            if case .success = result, isFresh { return nil }
+            known.withLock { if $0[generation]?.answer == question.answer { $0[generation] = nil } }
+            if isFresh { return try result.get() }
         }
     }
 
@@ -172,7 +168,8 @@ final class PairClosings: Sendable {
             .damaged,
             "\(store.location)/\(PairClosing.names(generation)[0]), which says what was sealed for key pair \(generation),"
                 + " is damaged",
-            hint: "Look at 'bgbackup snapshots': 'bgbackup key rotate' closes the pair anew, with those that are there now.",
+            hint: "Look at 'bgbackup snapshots': 'bgbackup key rotate --finish' closes the pair anew, with those that are there"
+                + " now.",
             cause: problem)
     }
 }

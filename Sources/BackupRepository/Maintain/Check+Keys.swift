@@ -22,7 +22,10 @@ extension Check {
                 }
                 guard found.isGenuine(keys) else { throw FormatError("it was altered") }
                 if found.generation < keys.heldGeneration {
-                    notice(name, "it is of a rotation of the keys that was not finished: 'bgbackup key rotate' goes on with it")
+                    notice(
+                        name,
+                        "it is of a rotation of the keys that was not finished: 'bgbackup key rotate --finish' goes on"
+                            + " with it")
                 }
             } catch {
                 damage(name, "\(error); its other copy is in use")
@@ -74,7 +77,7 @@ extension Check {
                 notice(
                     names[0],
                     "key pair \(generation) is not closed: writer keys from before the rotation still make snapshots;"
-                        + " 'bgbackup key rotate' closes it")
+                        + " 'bgbackup key rotate --finish' closes it")
                 continue
             }
             for name in names {

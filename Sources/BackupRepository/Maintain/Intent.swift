@@ -204,7 +204,7 @@ actor Intent {
 
     private func lost() -> BackupError {
         BackupError(
-            .busy, "this run stood still for too long and was given up for dead by a prune",
+            .busy, "this run was given up: it stood still for too long, or a rotation of the keys was forced",
             hint: "Nothing was committed. Run it again; what was stored is found where it is still there.")
     }
 

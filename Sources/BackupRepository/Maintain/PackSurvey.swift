@@ -179,7 +179,8 @@ final class PackSurvey {
                 guard listed, repository.isShared else { return nil }
                 throw BackupError(
                     .damaged, "the note \(name) tells what took the place of a pack, and cannot be read",
-                    hint: "Nothing is taken for lost on such a word. Run it again; if it goes on, bring the note back from a copy, "
+                    hint:
+                        "Nothing is taken for lost on such a word. Run it again; if it goes on, bring the note back from a copy, "
                         + "or delete it if you know that it is not yours.")
             }
             if isStored(home) { return home }

@@ -35,7 +35,9 @@ extension Prune {
         let there = try await repository.storedPacks()
         return absent.filter { pack in
             there[pack] == nil
-                && !notes.chain(pack).contains { there[$0] != nil && references.used[pack]?.isSubset(of: notes.of[pack]!.kept) == true }
+                && !notes.chain(pack).contains {
+                    there[$0] != nil && references.used[pack]?.isSubset(of: notes.of[pack]!.kept) == true
+                }
         }.sorted()
     }
 
@@ -93,7 +95,8 @@ extension Prune {
     /// Those that the owner did not make go as well: they are in the way of his.
     func tidySuccessions(_ intent: Intent, _ confirm: () async throws -> Void) async throws {
         let held = successions.of.filter { packs[$0.value.pack] == nil }
-        guard !held.isEmpty || !successions.forged.isEmpty, try await repository.intents().allSatisfy({ $0.run == intent.run }) else { return }
+        guard !held.isEmpty || !successions.forged.isEmpty, try await repository.intents().allSatisfy({ $0.run == intent.run })
+        else { return }
         // A list of now: what was put since the first one was put by others, who are gone.
         let there = try await repository.storedPacks()
         for (pack, successor) in held.sorted(by: { $0.key < $1.key })
@@ -110,6 +113,7 @@ extension Prune {
     }
 
     private func takeBack(_ pack: ObjectID) async throws {
-        do { try await repository.remove(note: pack, Succession.topic) } catch let error as StoreError where error.kind == .locked {}
+        do { try await repository.remove(note: pack, Succession.topic) } catch let error as StoreError where error.kind == .locked
+        {}
     }
 }

@@ -42,7 +42,8 @@ public final class Repair {
         progress: @escaping (_ done: Int, _ total: Int) -> Void
     ) async throws -> RepairReport {
         guard repository.keys.canRead else { throw KeyRing.writeOnly }
-        if !options.dryRun { try repository.requireCurrent() }
+        // Also where nothing is written: to outdated keys what is newer looks damaged.
+        try repository.requireCurrent()
         guard copy == nil || copy?.id == repository.id else {
             throw BackupError(
                 .usage, "the second copy is another repository", hint: "Give the place that 'bgbackup copy' copied to.")
@@ -60,7 +61,7 @@ public final class Repair {
     }
 
     private func run(renewing pause: Double?) async throws {
-        report.copies = try await repository.repairCopies(dryRun: options.dryRun)
+        (report.copies, report.unmended) = try await repository.repairCopies(dryRun: options.dryRun)
         // First: an index object that cannot be read keeps every writer from beginning, this one too.
         report.index = try await repository.reindex(dryRun: options.dryRun)
         guard !options.dryRun else { return try await work(nil) }
@@ -71,6 +72,8 @@ public final class Repair {
 
     private func work(_ writer: RepositoryWriter?) async throws {
         let survey = try await PackSurvey(repository, copy: copy, reading: options.readData, progress: progress)
+        // What a rotation brought meanwhile is not damaged.
+        if !survey.bad.isEmpty { try await repository.requireUnrotated() }
         let mover = writer.map { BlockMover($0, survey) }
         if writer != nil { try await mark(survey) }
         var needed: Set<ObjectID> = []
@@ -82,6 +85,7 @@ public final class Repair {
             needed.formUnion(plan.packs.filter { survey.isBad($0) })
             if plan.isDamaged || !isOriginal { try await mend(plan, mover) }
         }
+        if !report.unreadable.isEmpty { try await repository.requireUnrotated() }
         try await noteEarlierOfUnreadable(survey)
         notePacks(survey, needed, mover)
         if mover?.restored.isEmpty == false {

@@ -44,7 +44,10 @@ public struct RepairReport: Sendable {
         public var isLossy: Bool { !filesLost.isEmpty || !otherLosses.isEmpty }
     }
 
+    /// Second copies that were, or would be, written.
     public var copies: [String] = []
+    /// Key slots and closings that nothing mends, each with what is wrong with it.
+    public var unmended: [String] = []
     public var index = Repository.ReindexReport()
     public var packs: [Pack] = []
     public var snapshots: [Snapshot] = []
@@ -57,8 +60,10 @@ public struct RepairReport: Sendable {
 
     public init() {}
 
-    /// Whether something is lost, or cannot be read.
-    public var isLossy: Bool { !unreadable.isEmpty || !refused.isEmpty || snapshots.contains(where: \.isLossy) }
+    /// Whether something is lost, cannot be read or was not mended.
+    public var isLossy: Bool {
+        !unmended.isEmpty || !unreadable.isEmpty || !refused.isEmpty || snapshots.contains(where: \.isLossy)
+    }
     /// Snapshots that go on being reported until they are forgotten.
     public var toForget: [ObjectID] {
         snapshots.filter { $0.repaired != nil || $0.existing != nil || $0.isNothingLeft }.map(\.damaged.id)

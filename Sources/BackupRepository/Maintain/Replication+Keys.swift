@@ -24,14 +24,47 @@ extension Replication {
     }
 
     func copyKeySlots() async throws {
-        for name in try await Repository.slotNames(source.store) {
+        let names = try await Repository.slotNames(source.store)
+        for name in names {
             let bytes = try await source.store.get(name, .all, limit: KeySlot.sizeLimit).array
             do { try await place.put(name, AlignedBuffer(copying: bytes), ifAbsent: true) } catch let error as StoreError
                 where error.kind == .exists
             {
-                guard try await existing(name) != bytes else { continue }
-                try await place.put(name, AlignedBuffer(copying: bytes), ifAbsent: false)
+                continue
             }
+        }
+        for slot in Set(names.map { $0.dropLast(2) }).sorted() { try await compare(slot: String(slot)) }
+    }
+
+    /// A slot is written once, so one that differs was altered, here or there. That the copies at one of the places agree
+    /// speaks for it, and nothing speaks for either where both do.
+    private func compare(slot: String) async throws {
+        func copies(_ store: any ObjectStore) async throws -> [[UInt8]] {
+            var found: [[UInt8]] = []
+            for name in [slot + ".a", slot + ".b"] {
+                do { found.append(try await store.get(name, .all, limit: KeySlot.sizeLimit).array) } catch let error
+                    as StoreError where error.kind == .notFound || error.kind == .tooLarge
+                {
+                    continue
+                }
+            }
+            return found
+        }
+        func isWhole(_ copies: [[UInt8]]) -> Bool {
+            copies.count == 2 && copies[0] == copies[1]
+                && (try? JSONDecoder().decode(KeySlot.self, from: Data(copies[0]))) != nil
+        }
+        let (ours, theirs) = (try await copies(source.store), try await copies(place))
+        if ours == theirs || isWhole(theirs) && ours.allSatisfy({ $0 == theirs[0] }) { return }
+        if isWhole(ours), !isWhole(theirs) {
+            for name in [slot + ".a", slot + ".b"] {
+                try await place.put(name, AlignedBuffer(copying: ours[0]), ifAbsent: false)
+            }
+        } else {
+            report.damaged.append(
+                "key slot \(slot) differs between the places and stays as it is at \(place.location):"
+                    + " see 'bgbackup check' at both"
+            )
         }
     }
 
@@ -41,6 +74,8 @@ extension Replication {
         for generation in 1..<max(source.keys.generation, 1) {
             guard let said = try await PairClosings.read(source.store, source.keys, generation) else { continue }
             let there = try await PairClosings.read(place, source.keys, generation)
+            // A backup to the place that began before: the next copy closes the pair there.
+            if there == nil, try await !target.writers(before: generation + 1).isEmpty { continue }
             var closing = there ?? said
             let more = there == nil ? try await target.snapshotDigests(generation) : said.snapshots
             closing.snapshots.merge(more) { there == nil ? $0 : $1 }

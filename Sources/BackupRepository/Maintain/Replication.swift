@@ -28,7 +28,7 @@ public final class Replication {
     let place: any ObjectStore
     let dryRun: Bool
     private let progress: (Report) -> Void
-    private var report = Report()
+    var report = Report()
     private(set) var target: Repository?
     /// Packs that are at the target, with their sizes, and those that an index there lists.
     private(set) var there: [ObjectID: Int] = [:]
@@ -59,6 +59,8 @@ public final class Replication {
         guard let target, !dryRun else { return try await copy(names) }
         return try await target.withIntent(.writer, pause: pause) { intent in
             self.intent = intent
+            // A rotation there that began before this looks for intents; one that comes later waits for this.
+            try await target.completeConfiguration()
             usable = try await target.usablePacks(intent).packs
             return try await copy(names)
         }

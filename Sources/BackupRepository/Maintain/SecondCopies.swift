@@ -5,24 +5,27 @@ import ObjectStorage
 /// What the repository keeps twice: configuration, key slots, closings of key pairs.
 extension Repository {
     /// Writes the missing, altered or older copy of the configuration, of key slots
-    /// and of closings anew from the good one. Returns the names of what was written.
-    public func repairCopies(dryRun: Bool) async throws -> [String] {
+    /// and of closings anew from the good one.
+    /// - Returns: the names of what was written, and what no copy that is there mends
+    public func repairCopies(dryRun: Bool) async throws -> (written: [String], unmended: [String]) {
         if !dryRun { try requireCurrent() }
         let others = isOutdated ? [] : try await ConfigurationCopies(self).others
-        let wanted = try await others + repairSlots(nil) + repairClosings(nil)
-        guard !dryRun, !wanted.isEmpty else { return wanted }
+        let wanted = try await (repairSlots(nil), repairClosings(nil))
+        let found = (written: others + wanted.0.written + wanted.1.written, unmended: wanted.0.unmended + wanted.1.unmended)
+        guard !dryRun, !found.written.isEmpty else { return found }
         // Beside a rotation or a removal of a key it would bring back what these take away.
         return try await withLease("maintenance") { lease in
             let copies = try await ConfigurationCopies(self)
             try await copies.repair(lease)
-            return try await copies.others + repairSlots(lease) + repairClosings(lease)
+            let (slots, closings) = try await (repairSlots(lease), repairClosings(lease))
+            return (copies.others + slots.written + closings.written, slots.unmended + closings.unmended)
         }
     }
 
     /// Which of two differing slots is good only its password tells: a missing
     /// copy is made again, a differing one is left to the operator.
-    private func repairSlots(_ lease: Lease?) async throws -> [String] {
-        var repaired: [String] = []
+    private func repairSlots(_ lease: Lease?) async throws -> (written: [String], unmended: [String]) {
+        var (repaired, unmended): ([String], [String]) = ([], [])
         for slot in Set(try await Self.slotNames(store).map { String($0.dropLast(2)) }).sorted() {
             var found: [[UInt8]] = []
             var missing: [String] = []
@@ -35,13 +38,26 @@ extension Repository {
                     missing.append(name)
                 }
             }
-            if let good = found.first { repaired += try await write(good, to: missing, lease) }
+            guard let good = found.first else {
+                // Both may have gone meanwhile.
+                guard try await isAny([slot + ".a", slot + ".b"]) else { continue }
+                unmended.append(
+                    "\(slot): neither copy is a key slot; take both away with the store's own tools, and add the"
+                        + " password again ('bgbackup key add')")
+                continue
+            }
+            if found.contains(where: { $0 != good }) {
+                unmended.append(
+                    "\(slot): its copies differ, and only its password tells which is good ('bgbackup key passwd' with it"
+                        + " writes another slot)")
+            }
+            repaired += try await write(good, to: missing, lease)
         }
-        return repaired
+        return (repaired, unmended)
     }
 
-    private func repairClosings(_ lease: Lease?) async throws -> [String] {
-        var repaired: [String] = []
+    private func repairClosings(_ lease: Lease?) async throws -> (written: [String], unmended: [String]) {
+        var (repaired, unmended): ([String], [String]) = ([], [])
         for generation in 1..<max(keys.heldGeneration, 1) {
             var good: [UInt8]?
             var bad: [String] = []
@@ -53,9 +69,21 @@ extension Repository {
                     bad.append(name)
                 }
             }
-            if let good { repaired += try await write(good, to: bad, lease) }
+            if let good {
+                repaired += try await write(good, to: bad, lease)
+            } else if try await isAny(bad) {
+                // Where none is there the rotation is not finished, which is no damage.
+                unmended.append(
+                    "\(PairClosing.names(generation)[0]): neither copy is the owner's ('bgbackup key rotate --finish' closes"
+                        + " the pair anew)")
+            }
         }
-        return repaired
+        return (repaired, unmended)
+    }
+
+    private func isAny(_ names: [String]) async throws -> Bool {
+        for name in names where try await store.info(name) != nil { return true }
+        return false
     }
 
     func existing(_ name: String, limit: Int) async throws -> [UInt8]? {

@@ -109,7 +109,7 @@ public final class SnapshotList: Sendable {
             transform: { name in
                 do {
                     return (name, .success(try await self.snapshot(name)))
-                } catch let error as BackupError where error.code == .damaged {
+                } catch let error as BackupError where error.code == .damaged || error.code == .wrongPassword {
                     return (name, .failure(error))
                 } catch let error as BackupError where error.code == .noSnapshot {
                     return (name, nil)

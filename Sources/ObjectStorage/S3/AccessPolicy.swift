@@ -123,6 +123,11 @@ public struct AccessPolicy: Sendable {
             Statement(
                 Sid: "NeverKeys", Effect: "Deny", Action: ["s3:PutObject", "s3:PutObjectRetention"],
                 Resource: ["config.*", "keys/*", "pairs/*"].map { "\(root)/v1/\($0)" }),
+            // The owner's word on which a prune deletes packs and retention goes on after an anomaly. Both are the keeper's
+            // to give; what a drill proved a node may say.
+            Statement(
+                Sid: "NeverOwner", Effect: "Deny", Action: ["s3:PutObject", "s3:PutObjectRetention"],
+                Resource: ["succession", "acceptance"].map { "\(root)/v1/notes/\($0)/*" }),
             Statement(
                 Sid: "NeverDestroy", Effect: "Deny", Action: ["s3:DeleteObject", "s3:DeleteObjectVersion"], Resource: lasting),
             Statement(

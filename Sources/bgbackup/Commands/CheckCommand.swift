@@ -55,6 +55,8 @@ struct CheckCommand: AsyncParsableCommand {
             if interactive { Terminal.raw("\r\u{1b}[Kchecking packs: \(done) of \(total)") }
         }.run()
         if interactive { Terminal.raw("\r\u{1b}[K") }
+        // What a rotation brought meanwhile is not damaged: run again, with keys that open it.
+        if report.isDamaged { try await repository.requireUnrotated() }
         try show(report)
         job.note(report, share)
         if report.isDamaged { throw ExitCode(BackupError.Code.damaged.exitStatus) }

@@ -11,8 +11,10 @@ extension KeyCommand {
                 pair. Slots are written anew for your password and those of --also; other passwords open only what is \
                 older, until they are added again. --new-password-file changes your password with it. Then every node \
                 needs a new writer key ('key export-writer'), and a new export or sheet should be made. A rotation that was \
-                stopped is finished by the next one. While backups run that began before, the old pair stays open: run it \
-                again after them, or --force. Revoke a stolen node's access to the store first: see docs/keys.md.
+                stopped, or had to wait, is finished by the next one, which then makes no new pair and exits with 1; with \
+                --finish, where only that is wanted, with 0. While backups run that began before, the old pair stays open: \
+                finish it after them, or --force, which gives them up. Revoke a stolen node's access to the store first: \
+                see docs/keys.md.
                 """)
         @OptionGroup var global: GlobalOptions
         @OptionGroup var dry: DryRunOption
@@ -22,13 +24,16 @@ extension KeyCommand {
             help: ArgumentHelp(
                 "File with a password that opens the repository from now on, in place of yours.", valueName: "file"))
         var newPasswordFile: String?
-        @Flag(help: "Close the old pair at once: snapshots of backups that run now are then refused.") var force = false
+        @Flag(help: "Close the old pair at once: backups that run now are given up.") var force = false
+        @Flag(help: "Make no new pair: finish the rotation that was stopped, or had to wait for backups.") var finish = false
 
         struct Summary: Encodable {
             let message_type = "summary"
             let schema = 1
             let key_pair: Int
             let resumed: Bool
+            /// Whether this run made the pair.
+            let new_pair: Bool
             let keys_added: [String]
             let keys_removed: [String]
             let keys_locked: [String]
@@ -47,10 +52,18 @@ extension KeyCommand {
             let own = new.map { KeyRotation.Password($0, isNew: true) } ?? KeyRotation.Password(password)
             let rotation = try await KeyRotation.run(
                 repository, try [own] + also.map { .init(try session.newPassword($0)) }, retired: new == nil ? [] : [password],
-                by: HoldCommand.operator, force: force, dryRun: dry.dryRun)
+                by: HoldCommand.operator, force: force, finishing: finish, dryRun: dry.dryRun)
             if global.json { try document(rotation) } else if !global.quiet { print(rotation) }
             if !rotation.waitingFor.isEmpty { throw ExitCode(BackupError.Code.busy.exitStatus) }
             if !rotation.locked.isEmpty { throw ExitCode(BackupError.Code.immutable.exitStatus) }
+            // Somebody who rotates because something was stolen must not take the end of an older rotation for it.
+            if rotation.wasResumed, !finish, !dry.dryRun { throw Self.noNewPair(rotation.generation) }
+        }
+
+        private static func noNewPair(_ generation: Int) -> BackupError {
+            BackupError(
+                .failed, "no new key pair was made: the rotation to pair \(generation), which was begun before, is finished",
+                hint: "Run it again for a new pair. Where only this was wanted: 'bgbackup key rotate --finish'.")
         }
 
         /// With the new password where the old one opens nothing more, or only what is older: a rotation that was stopped is
@@ -73,7 +86,8 @@ extension KeyCommand {
         private func document(_ rotation: KeyRotation) throws {
             try Output.document(
                 Summary(
-                    key_pair: rotation.generation, resumed: rotation.wasResumed, keys_added: rotation.added,
+                    key_pair: rotation.generation, resumed: rotation.wasResumed,
+                    new_pair: !rotation.wasResumed && !dry.dryRun, keys_added: rotation.added,
                     keys_removed: rotation.removed, keys_locked: rotation.locked.keys.sorted(),
                     keys_outdated: rotation.outdated, closed: !dry.dryRun && rotation.waitingFor.isEmpty,
                     waiting_for: rotation.waitingFor, dry_run: dry.dryRun), lines: true)
@@ -84,7 +98,7 @@ extension KeyCommand {
             if dry.dryRun {
                 Output.line(
                     rotation.wasResumed
-                        ? "would finish the rotation to key pair \(rotation.generation)"
+                        ? "would finish the rotation to key pair \(rotation.generation), and make no new one"
                         : "would rotate to key pair \(rotation.generation)")
                 if !others.isEmpty { Output.line("these keys would open only what is older: \(others)") }
                 return
@@ -104,9 +118,12 @@ extension KeyCommand {
             guard rotation.waitingFor.isEmpty else {
                 Output.line(
                     "the old pair is not closed yet: a backup is at work (\(rotation.waitingFor.joined(separator: "; ")))")
-                return Output.line("Run 'bgbackup key rotate' again when it has ended.")
+                return Output.line("Run 'bgbackup key rotate --finish' when it has ended.")
             }
-            Output.line("Writer keys from before make nothing more: 'bgbackup key export-writer FILE' for each node.")
+            Output.line(
+                "Writer keys from before key pair \(rotation.generation) make nothing more:"
+                    + " 'bgbackup key export-writer FILE' for each node."
+            )
             Output.line("Make a new sheet: 'bgbackup key sheet FILE.html'.")
         }
     }

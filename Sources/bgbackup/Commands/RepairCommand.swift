@@ -8,7 +8,7 @@ struct RepairCommand: AsyncParsableCommand {
         discussion: """
             Rebuilds the index from the packs' trailers, and second copies of configuration and keys. Packs and snapshots \
             are never changed; index objects that cannot be read are replaced. --dry-run says first what would be done. \
-            Exit status 17: packs are damaged.
+            Exit status 17: something was not mended.
 
             --salvage stores anew what is readable of damaged packs, and makes for each damaged snapshot another one, \
             tagged 'repaired', without the files that lost something: zeros never stand in for lost data. Nothing of the \
@@ -50,15 +50,16 @@ struct RepairCommand: AsyncParsableCommand {
     /// Index and second copies only.
     private func rebuild(_ repository: Repository) async throws {
         var report = RepairReport()
-        report.copies = try await repository.repairCopies(dryRun: dry.dryRun)
+        (report.copies, report.unmended) = try await repository.repairCopies(dryRun: dry.dryRun)
         report.index = try await repository.reindex(dryRun: dry.dryRun)
         report.packs = report.index.damagedPacks.map { RepairReport.Pack(name: $0, problem: "its trailer cannot be read") }
         if global.json {
             try Output.document(RepairDocument(report, dryRun: dry.dryRun), lines: true)
         } else {
             printIndex(report)
+            for problem in report.unmended { Output.line("DAMAGE  \(problem)") }
         }
-        guard report.packs.isEmpty else {
+        guard report.packs.isEmpty, report.unmended.isEmpty else {
             for pack in report.packs where !global.json { Output.line("DAMAGE  \(pack.name): \(pack.problem)") }
             throw ExitCode(BackupError.Code.damaged.exitStatus)
         }
@@ -80,14 +81,16 @@ struct RepairCommand: AsyncParsableCommand {
             }
             for pack in report.packs { Output.line("DAMAGE  \(pack.name): \(pack.problem); \(outcome(pack))") }
         }
+        for problem in report.unmended { Output.line("DAMAGE  \(problem)") }
         for snapshot in report.snapshots { print(snapshot) }
         for (name, problem) in report.unreadable { Output.line("LOST    snapshot \(name.id) cannot be read: \(problem)") }
         for (name, problem) in report.refused { Output.line("REFUSED snapshot \(name.id): \(problem)") }
         guard !global.quiet else { return }
         if !dry.dryRun { printForget(report) }
+        let isLost = report.snapshots.contains(where: \.isLossy) || !report.unreadable.isEmpty || !report.refused.isEmpty
         let isClean = report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty && report.refused.isEmpty
         Output.line(
-            report.isLossy
+            isLost
                 ? "Something is lost."
                 : isClean
                     ? "Nothing lost was found\(readData ? "" : "; data was not read (--read-data)")."
@@ -169,6 +172,7 @@ struct RepairDocument: Encodable {
     let indexes_replaced: [String]
     let indexes_written: Int
     let copies_repaired: [String]
+    let copies_unmended: [String]
     let packs_damaged: [String]
     let packs: [Pack]
     let snapshots: [Snapshot]
@@ -184,6 +188,7 @@ struct RepairDocument: Encodable {
         indexes_replaced = report.index.damagedIndexes
         indexes_written = report.index.written
         copies_repaired = report.copies
+        copies_unmended = report.unmended
         packs_damaged = report.packs.map(\.name)
         packs = report.packs.map {
             Pack(
