@@ -36,6 +36,8 @@ extension Workspace {
         #expect(runs.map(\.kind) == [.prune, .forget, .drill, .copy, .check, .backup])
         #expect(runs[0].figures.snapshots == 1 && runs[0].figures.repositoryBytes ?? 0 > 0)
         #expect(runs[1].figures.snapshotsForgotten == 0)
+        // By rules all were judged; a prune without a policy judged none, nor do these.
+        #expect(runs[1].figures.judged == runs[1].started && runs[0].figures.judged == nil)
         #expect(runs[2].outcome == .failure && runs[2].errorCode == "drill-failed" && runs[2].figures.verdict == "fail")
         #expect(runs[3].figures.snapshotsCopied == 1 && runs[3].figures.copyLocation == copy)
         #expect(runs[4].figures.dataShare == 1 && runs[4].figures.damages == 0 && runs[4].figures.framesRead ?? 0 > 0)
@@ -45,6 +47,10 @@ extension Workspace {
             try workspace.expect(0, arguments)
         }
         #expect(workspace.runs.count == 6)
+        for arguments in [["--keep-last", "1", "--node", "n2"], [summary.id]] {
+            try workspace.expect(0, ["forget"] + arguments)
+            #expect(workspace.runs.first?.figures.judged == runs[1].started)
+        }
     }
 
     @Test func `what failed says why`() throws {

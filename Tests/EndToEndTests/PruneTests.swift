@@ -182,6 +182,8 @@ struct PruneTests {
         }
         let text = try stage.workspace.expect(17, ["prune", "--grace", "0", "--max-unused", "0"]).output
         #expect(text.contains("DAMAGE  not repacked: pack v1/packs/"), "\(text)")
+        let run = try #require(stage.workspace.runs.first)
+        #expect(run.errorCode == "damaged" && run.errorMessage?.contains("not repacked: pack v1/packs/") == true)
         for wrong in ["1.5", "-1", "10%"] { try stage.workspace.expect(64, ["prune", "--max-unused=\(wrong)"]) }
     }
 

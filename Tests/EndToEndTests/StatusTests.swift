@@ -70,6 +70,27 @@ import Testing
         #expect(try stage.status().status == 0)
     }
 
+    @Test func `that damage stands is told by a lesser check that is well, and nothing recovers`() throws {
+        let (stage, hook) = (try WatchStage(), try HookServer())
+        try stage.write(hook: hook.url, on: "[success, failure, recovered, damage]")
+        try stage.systemd(load: "loaded", active: "active")
+        try stage.backup()
+        let store = stage.workspace.store
+        let packs = try store.names("v1/packs/").map { (name: $0, size: try store.read($0).count) }
+        try store.flip(#require(packs.max { $0.size < $1.size }).name)
+        try stage.expect(17, ["check", "--policy", "demo"])
+        try stage.systemd(load: "loaded", active: "inactive")
+        try stage.backup()
+        // Without data; the timers are there again.
+        let file = URL(filePath: stage.workspace.path("config/policies/demo.yaml"))
+        try Data(String(contentsOf: file, encoding: .utf8).replacing(", readData: 100%", with: "").utf8).write(to: file)
+        try stage.systemd(load: "loaded", active: "active")
+        try stage.expect(0, ["check", "--policy", "demo"])
+        let told = hook.requests.compactMap { $0.json["event"] as? String }
+        #expect(told.last == "damage" && told.filter { $0 == "damage" }.count == 2 && !told.contains("recovered"), "\(told)")
+        #expect(try stage.status().codes == ["damaged"])
+    }
+
     @Test func `lights, from never to ok, held by hand and by age`() throws {
         let stage = try WatchStage()
         try stage.write()

@@ -46,7 +46,11 @@ import Testing
             first: hours.map { now - $0 * hour } ?? records.map(\.start).min(), now: now, offset: 0)
     }
 
+    /// RFC 3339, so many hours ago.
+    private static func at(_ hours: Double) -> String { formatTime(Int64((now - hours * hour) * 1e9)) }
+
     @Test func `lights`() throws {
+        let at = Self.at
         func look(_ records: [RunRecord], timers: [String: TimerState] = [:]) throws -> [String] {
             let health = try Self.health(nil, records, timers: timers)
             return [health.light.rawValue] + health.problems.map(\.code)
@@ -69,9 +73,9 @@ import Testing
         let strange = try Self.run(.backup, 0.5) { $0.anomaly = "it changed" }
         #expect(try look([strange]) == ["held", "anomaly"] && strange.outcome == .warning)
         // Held until retention finds nothing any more.
-        let refused = try Self.run(.prune, 0.3, 1, "retention-refused") { ($0.anomaly, $0.snapshots) = ("it changed", 3) }
+        let refused = try Self.run(.prune, 0.3, 1, "retention-refused") { ($0.anomaly, $0.judged) = ("it changed", at(0.3)) }
         #expect(try look([good, refused]) == ["held", "anomaly"])
-        #expect(try look([try Self.run(.prune, 0.1) { $0.snapshots = 3 }, strange, refused]) == ["ok"])
+        #expect(try look([try Self.run(.prune, 0.1) { $0.judged = at(0.1) }, strange, refused]) == ["ok"])
         // What somebody tried by hand, without a schedule, and what worked since.
         let byHand = try Self.run(.backup, 0.7, 1, "capture-failed", schedule: "_")
         #expect(try look([byHand, good]) == ["ok"])
@@ -88,6 +92,17 @@ import Testing
             proven, [try Self.run(.backup, 0.1)], timers: ["prune": .active, "backup hourly": .active, "drill": .missing],
             since: 40)
         #expect(here.problems.map { [$0.code, $0.job] } == [["overdue", "prune"]] && here.jobs.filter(\.isElsewhere).count == 1)
+        // A timer that was installed and stopped is here; one of the package's template that nobody installed is not.
+        func stopped(_ plan: PlanTimes) throws -> [String] {
+            let timers = ["prune": TimerState.disabled, "drill": .disabled, "backup hourly": .active]
+            return PolicyHealth(
+                proven, [try Self.run(.backup, 0.1)], timers: timers, first: nil, plan: plan, now: Self.now, offset: 0
+            ).problems.map { "\($0.code) \($0.job ?? "")" }
+        }
+        var plan = PlanTimes()
+        #expect(try stopped(plan) == [])
+        plan.timers["prune"] = Self.now - Self.hour
+        #expect(try stopped(plan) == ["timer-missing prune"])
         let drilled = try Self.health(proven, [try Self.run(.backup, 0.1), try Self.run(.drill, 1, 16, "drill-failed")])
         #expect(drilled.problems.map(\.code) == ["drill-failed"] && drilled.light == .failed)
 
@@ -97,9 +112,13 @@ import Testing
         let future = try Self.health(nil, [try Self.run(.backup, -5)])
         #expect(future.age == 0 && future.light == .ok)
         // Only the store knows of backups of other nodes.
-        var keeper = try Self.health(nil, [], since: nil)
+        var keeper = PolicyHealth(try Self.policy(), [], first: nil, now: Self.now, offset: 0, isSourceHere: false)
         keeper.newestStored = Self.now - 60
-        #expect(keeper.age == 60 && keeper.light == .ok)
+        #expect(keeper.age == 60 && keeper.light == .ok && keeper.isNewestOfStore)
+        // Which says nothing where the volume is here and was never backed up.
+        var idle = try Self.health(nil, [])
+        idle.newestStored = Self.now - 60
+        #expect(idle.light == .never && idle.problems.map(\.code) == ["never-ran"] && idle.age == nil)
         keeper.seen = [Problem("store-full", "x")]
         #expect(keeper.light == .failed)
     }
@@ -132,6 +151,7 @@ import Testing
     }
 
     @Test func `a change unlike before stands until retention looked, whatever backups come after it`() throws {
+        let at = Self.at
         let runs = try Self.chain(
             .backup, [(5, 0, { $0.anomaly = "it changed" }), (4, 0, { _ in }), (3, 1, { _ in }), (0.5, 0, { _ in })])
         // What `latest` gives: the newest that was done.
@@ -139,9 +159,20 @@ import Testing
         #expect(try Self.health(nil, last).problems.map(\.code) == ["anomaly"])
         let text = MetricsFile([try Self.health(nil, last)], version: "1").text
         #expect(text.contains("bgbackup_anomaly_hold{policy=\"p\",repository=\"/srv/backup\"} 1"))
-        let looked = try Self.run(.prune, 2) { $0.snapshots = 3 }
+        let looked = try Self.run(.prune, 2) { $0.judged = at(2) }
         #expect(try Self.health(nil, last + [looked]).anomaly == nil)
-        #expect(try Self.health(nil, last + [try Self.run(.prune, 6) { $0.snapshots = 3 }]).anomaly == "it changed")
+        #expect(try Self.health(nil, last + [try Self.run(.prune, 6) { $0.judged = at(6) }]).anomaly == "it changed")
+        // Named snapshots, one node, or a prune without a policy: nobody judged all of them.
+        for kind in [RunRecord.Kind.prune, .forget] {
+            #expect(try Self.health(nil, last + [try Self.run(kind, 2) { $0.snapshots = 3 }]).anomaly == "it changed")
+        }
+        // Nor do these take back what was judged before them.
+        let forgets = try Self.chain(
+            .forget,
+            [(5, 1, { ($0.anomaly, $0.judged) = ("it changed", at(5)) }), (2, 0, { $0.judged = at(2) }), (1, 0, { _ in })])
+        #expect(try Self.health(nil, last + [try #require(forgets.last)]).anomaly == nil)
+        let named = try Self.chain(.forget, [(5, 1, { ($0.anomaly, $0.judged) = ("it changed", at(5)) }), (1, 0, { _ in })])
+        #expect(try Self.health(nil, [try Self.run(.backup, 0.1), try #require(named.last)]).anomaly == "it changed")
         // Of a watch too, also where its later snapshots were well.
         let watch = try Self.chain(
             .watch,
@@ -159,7 +190,7 @@ import Testing
         // Somebody looked at the same repository by hand.
         let byHand = try ActiveRun(RunRecord(.forget, repository: "/srv/backup"), in: nil).end(0)
         var looks = byHand
-        looks.figures.snapshots = 3
+        looks.figures.judged = looks.started
         let all = PolicyHealth.all(
             [try Self.policy()], last, names: [], looks: [looks], now: Date().timeIntervalSince1970, offset: 0)
         #expect(all.first?.anomaly == nil)
@@ -178,6 +209,13 @@ import Testing
         #expect(try standing([found, well(8, 0)]) == (3, ["damaged"]))
         #expect(try standing([found, well(8, 0.05), (7, 1, { _ in }), well(6, 0)]) == (3, ["damaged"]))
         #expect(try standing([found, well(8, 0), well(7, 1)]) == (0, []))
+        // A lesser check that finds something itself says nothing of the rest; what all of them see, the last one knows.
+        let missing: (Double, Int32, (inout RunRecord.Figures) -> Void) = (8, 17, { ($0.damages, $0.dataShare) = (1, 0) })
+        #expect(try standing([found, missing]) == (3, ["damaged"]))
+        #expect(try standing([found, missing, well(7, 0)]) == (3, ["damaged"]))
+        #expect(try standing([found, (8, 17, { ($0.damages, $0.dataShare) = (4, 0.1) }), well(7, 0)]) == (4, ["damaged"]))
+        #expect(try standing([found, (8, 17, { ($0.damages, $0.dataShare) = (1, 1) })]).0 == 1)
+        #expect(try standing([(9, 17, { ($0.damages, $0.dataShare) = (3, 0) }), missing]).0 == 1)
         // What was seen without reading data, every check sees.
         #expect(try standing([(9, 17, { ($0.damages, $0.dataShare) = (2, 0) }), well(8, 0)]) == (0, []))
         let last = try #require(try Self.chain(.check, [found, well(8, 0)].map { (hours: $0.0, status: $0.1, fill: $0.2) }).last)
@@ -238,6 +276,18 @@ import Testing
         #expect(try Self.health(nil, [run.record, try Self.run(.backup, 0.1)]).problems.isEmpty)
     }
 
+    @Test func `a watch that was killed is told of for a week`() throws {
+        func codes(_ hours: Double, _ schedule: String?) throws -> [String] {
+            let watch = try Self.run(.watch, hours, 137, "killed", schedule: schedule)
+            var killed = watch
+            killed.outcome = .killed
+            return try Self.health(nil, [killed, try Self.run(.backup, 0.1)]).problems.map(\.code)
+        }
+        for schedule in [nil, "hourly"] {
+            #expect(try codes(24, schedule) == ["killed"] && codes(8 * 24, schedule).isEmpty)
+        }
+    }
+
     @Test func `two files have no sample in common`() throws {
         func samples(_ name: String) throws -> Set<String> {
             let health = PolicyHealth(
@@ -277,6 +327,13 @@ import Testing
         #expect(events(well, after: ill) == ["recovered", "success"] && events(ill, after: ill) == ["failure"])
         #expect(events(try Self.run(.drill, 0, 16, "drill-failed")) == ["drillFailed", "failure"])
         #expect(events(try Self.run(.check, 0, 17, "damaged")) == ["damage", "failure"])
+        // That damage was found before and nobody saw it mended is no recovery.
+        let checks = try Self.chain(
+            .check, [(9, 17, { ($0.damages, $0.dataShare) = (3, 1) }), (8, 0, { ($0.damages, $0.dataShare) = (0, 0) })])
+        #expect(events(checks[1], after: checks[0]) == ["damage", "failure"] && Notifier.word(checks[1]) == "17")
+        let text = String(decoding: Announcement(.damage, checks[1], problems: [], sendLogs: false).json, as: UTF8.self)
+        #expect(text.contains("damage that was found before stands"))
+        #expect(Notifier.word(well) == "0" && Notifier.word(ill) == "1")
         #expect(events(try Self.run(.prune, 0, 13, "immutable")) == ["warning"])
         #expect(events(try Self.run(.backup, 0, 11, "busy")).isEmpty)
         #expect(events(try Self.run(.backup, 0, 143, "interrupted")).isEmpty)

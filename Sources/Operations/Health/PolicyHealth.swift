@@ -140,11 +140,14 @@ public struct PolicyHealth: Sendable {
             jobs[index].last = own.first { $0.isDecisive }
             jobs[index].lastDone = own.first { $0.moment != nil }
             jobs[index].lastFailed = own.first { $0.outcome == .failure || $0.outcome == .killed }
-            let isHere = !own.isEmpty || jobs[index].timer == .active || kind == .backup && isSourceHere
+            // systemd knows an instance of each template of the package; only `policy install` wrote down when it runs.
+            let isInstalled = jobs[index].timer == .disabled && plan.timers[jobs[index].title] != nil
+            let isHere = !own.isEmpty || jobs[index].timer == .active || isInstalled || kind == .backup && isSourceHere
             jobs[index].isElsewhere = !isHere && jobs[index].onCalendar != nil
-            let isGone = policy != nil && schedule != nil || now - (own.first?.start ?? now) > Self.memory
-            // A watch that died is all that there is to see of it.
-            jobs[index].isPast = jobs[index].onCalendar == nil && kind != .watch && isGone
+            let isOld = now - (own.first?.start ?? now) > Self.memory
+            // A watch that died is all that there is to see of it, until the schedules that a policy has tell by themselves.
+            let isGone = isOld || policy != nil && schedule != nil && kind != .watch
+            jobs[index].isPast = jobs[index].onCalendar == nil && isGone
             jobs[index].expected = plan.expected(jobs[index], first)
         }
         self.jobs = jobs
@@ -169,23 +172,29 @@ public struct PolicyHealth: Sendable {
         self.now = now
     }
 
-    /// Whoever looked at all snapshots knows. A change since stands, whatever backups came after it; where nobody on this
-    /// node ever looks, for `anomalyMemory`.
+    /// Whoever judged all snapshots by rules knows: a prune without a policy, named snapshots or one node are no look. A
+    /// change since stands, whatever backups came after it; where nobody on this node ever looks, for `anomalyMemory`.
     private static func anomaly(_ records: [RunRecord], _ looks: [RunRecord], _ now: Double) -> String? {
-        let look = (records + looks).filter {
-            ($0.kind == .forget || $0.kind == .prune) && $0.isDecisive && $0.figures.snapshots != nil
-        }.max { $0.start < $1.start }
+        let look = (records + looks).compactMap { record in
+            record.figures.judged.flatMap(parseTime).map { (moment: $0, found: record.standingAnomaly?.text) }
+        }.max { $0.moment < $1.moment }
         let standing = records.filter { $0.kind == .backup || $0.kind == .watch }.compactMap(\.standingAnomaly)
-            .filter { $0.since > look?.start ?? now - anomalyMemory }
-        return standing.max { $0.since < $1.since }?.text ?? look?.figures.anomaly
+            .filter { $0.since > look?.moment ?? now - anomalyMemory }
+        return standing.max { $0.since < $1.since }?.text ?? look?.found
     }
 
     private static let anomalyMemory = 30 * 86_400.0
 
-    /// Seconds since 1970: what the newest good backup is of, that this node knows; only where it knows of none, the
-    /// newest in the store, which may be another node's.
+    /// Seconds since 1970: what the newest good backup is of, that this node knows; where it makes none itself, the newest
+    /// in the store. Where it should make some and did not, another node's says nothing.
     public var newest: Double? {
-        jobs.filter { $0.kind == .backup || $0.kind == .watch }.compactMap(\.done).max() ?? newestStored
+        let own = jobs.filter { $0.kind == .backup || $0.kind == .watch }
+        return own.compactMap(\.done).max() ?? (own.contains { !$0.isElsewhere && !$0.isPast } ? nil : newestStored)
+    }
+
+    /// Whether `newest` is the store's word, and not this node's.
+    public var isNewestOfStore: Bool {
+        newest != nil && !jobs.contains { ($0.kind == .backup || $0.kind == .watch) && $0.done != nil }
     }
 
     /// Seconds; never negative, whatever clocks did.

@@ -160,6 +160,9 @@ extension RunRecord {
         // forget, prune
         public var snapshots: Int?
         public var snapshotsForgotten: Int?
+        /// When this run, or the last one before it that did, judged the snapshots of all nodes by rules; what it found
+        /// then is `anomalyStanding`. RFC 3339.
+        public var judged: String?
         public var snapshotsLocked: Int?
         /// All packs that are there, and of these what snapshots need, what can go later, what locks keep.
         public var repositoryBytes: Int64?

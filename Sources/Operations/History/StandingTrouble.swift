@@ -11,8 +11,21 @@ extension RunRecord.Figures {
 
     /// Takes over what still stands of the run of the same job before it.
     mutating func carry(from before: Self) {
-        if anomalyStanding == nil { (anomalyStanding, anomalySince) = (before.anomalyStanding, before.anomalySince) }
-        guard damages ?? 0 == 0 else { return }
+        // Who judged all snapshots says what stands, also that nothing does.
+        if judged == nil, anomalyStanding == nil {
+            (anomalyStanding, anomalySince, judged) = (before.anomalyStanding, before.anomalySince, before.judged)
+        }
+        carryDamages(from: before)
+    }
+
+    private mutating func carryDamages(from before: Self) {
+        if damages ?? 0 > 0 {
+            // A share of the data that finds something says nothing of what was found in the rest.
+            guard dataShare ?? 0 < 1, before.damagesShare ?? 0 > 0 else { return }
+            damagesStanding = max(damagesStanding ?? 0, before.damagesStanding ?? 0)
+            damagesShare = max(damagesShare ?? 0, before.damagesShare ?? 0)
+            return
+        }
         // What was seen in metadata every check sees again. What was seen in data, only one that reads all of it: a share
         // is another share each time.
         let isMended = damages == 0 && (before.damagesShare ?? 0 == 0 || dataShare ?? 0 >= 1)

@@ -35,6 +35,8 @@ public struct Announcement: Sendable, Encodable {
     /// - Parameter previous: the run of the same job before it that came to something
     public static func events(_ record: RunRecord, after previous: RunRecord?) -> [Event] {
         let wasIll = previous.map { $0.outcome == .failure || $0.outcome == .killed } ?? false
+        // Well itself, but what an earlier check found in data nobody saw mended.
+        if record.isDone, record.standingDamages ?? 0 > 0 { return [.damage, .failure] }
         switch record.outcome {
         case .success: return wasIll ? [.recovered, .success] : [.success]
         case .warning: return wasIll ? [.recovered, .warning] : [.warning]
@@ -96,6 +98,8 @@ public struct Announcement: Sendable, Encodable {
         case .failure, .drillFailed, .damage:
             if record.outcome == .failure || record.outcome == .killed {
                 how = "failed, \(record.errorCode ?? "failed") (exit status \(record.exitStatus ?? 137))"
+            } else if record.standingDamages ?? 0 > 0, event == .damage {
+                how = "done, but damage that was found before stands"
             } else {
                 let codes = problems.map { ([$0.job, $0.schedule].compactMap { $0 } + [$0.code]).joined(separator: " ") }
                 how = "something else is wrong: \(codes.joined(separator: ", "))"

@@ -142,10 +142,11 @@ public final class Notifier: Sendable {
         }
     }
 
-    /// What a check is told: the exit status, and of what came to nothing only a note.
+    /// What a check is told: the exit status (of one that left damage standing, that of damage), and of what came to nothing only a note.
     static func word(_ record: RunRecord) -> String {
         switch record.outcome {
         case .busy, .interrupted, .running: "log"
+        case _ where record.isDone && record.standingDamages ?? 0 > 0: "\(BackupError.Code.damaged.exitStatus)"
         case .success, .warning, .failure, .killed: "\(record.exitStatus ?? 137)"
         }
     }

@@ -130,7 +130,7 @@ struct ForgetCommand: AsyncParsableCommand {
         }
         let outcome = try await run.run()
         let report = ForgetReport(outcome.plan, outcome: outcome)
-        job.note(outcome)
+        job.note(outcome, isFull: snapshots.isEmpty && node == nil)
         try report.show(global)
         try report.end()
     }

@@ -110,6 +110,7 @@ struct PruneCommand: AsyncParsableCommand {
         if interactive { Terminal.raw("\r\u{1b}[K") }
         try show(freed, monotonicSeconds() - clock)
         job.note(freed)
+        if let damage = Self.damage(freed) { job.explain(.damaged, damage) }
         // What came free is free; what cannot be read is to be looked at.
         guard freed.unreadable.isEmpty else { throw ExitCode(BackupError.Code.damaged.exitStatus) }
         if let locks { throw locks }
@@ -127,7 +128,7 @@ struct PruneCommand: AsyncParsableCommand {
         }
         let outcome = try await run.run()
         let report = ForgetReport(outcome.plan, outcome: outcome)
-        job.note(outcome)
+        job.note(outcome, isFull: true)
         try report.show(global)
         do { try report.end() } catch let status as ExitCode
             where status.rawValue == BackupError.Code.immutable.exitStatus && outcome.plan.anomalies.isEmpty
@@ -151,6 +152,14 @@ struct PruneCommand: AsyncParsableCommand {
         job.note(report)
         guard !global.quiet, !global.json else { return }
         Output.line(LockReport(report, dryRun: dry.dryRun).text)
+    }
+
+    /// What a prune that ends with 17 is told by.
+    private static func damage(_ plan: PrunePlan) -> String? {
+        if plan.missing > 0 { return "\(plan.missing) packs that snapshots need are missing" }
+        guard let first = plan.unreadable.first else { return nil }
+        let more = plan.unreadable.count > 1 ? ", and \(plan.unreadable.count - 1) more" : ""
+        return "not repacked: \(first)\(more)"
     }
 
     private static func words(_ phase: Prune.Phase) -> String {

@@ -49,7 +49,9 @@ extension JobRun {
         await goOn(isUrgent: isUrgent, isWell: isWell)
     }
 
-    func note(_ outcome: ForgetOutcome) {
+    /// - Parameter isFull: whether the snapshots of all nodes were judged by rules
+    func note(_ outcome: ForgetOutcome, isFull: Bool) {
+        let begun = started
         note { figures in
             let total = outcome.plan.verdicts.count + outcome.plan.unreadable.count
             figures.snapshots = total - outcome.forgotten.count
@@ -59,6 +61,7 @@ extension JobRun {
             figures.anomaly = outcome.plan.anomalies.first.map {
                 "in snapshot \($0.snapshot.shortID) \($0.change.description)"
             }
+            if isFull { figures.judged = begun }
         }
     }
 

@@ -85,6 +85,9 @@ final class JobRun {
 
     // MARK: - Going on
 
+    /// RFC 3339; nil of what is not told.
+    var started: String? { run?.record.started }
+
     /// Notes what the run counted.
     func note(_ body: (inout RunRecord.Figures) -> Void) { run?.note(body) }
 
@@ -221,14 +224,17 @@ private struct Attention {
         let kept = isAsked ? [] : before.filter { $0.hasPrefix(Problem.Code.timerMissing.rawValue) }
         now = Set(own.map(key) + kept)
         let fresh = own.filter { !before.contains(key($0)) }
-        let isOver = !before.isEmpty && now.isEmpty
+        let isDamaged = problems.contains { $0.code == BackupError.Code.damaged.rawValue }
+        let isOver = !before.isEmpty && now.isEmpty && !isDamaged
         changes = fresh.isEmpty ? isOver ? [(.recovered, [])] : [] : [(.failure, fresh)]
     }
 }
 
 extension RunRecord {
     fileprivate func isSameJob(as other: RunRecord) -> Bool {
+        // By hand, what was seen in one repository says nothing of another.
         policy == other.policy && kind == other.kind && schedule == other.schedule
+            && (policy != nil || repository == other.repository)
     }
 }
 

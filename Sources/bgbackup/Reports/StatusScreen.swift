@@ -63,9 +63,10 @@ struct StatusScreen {
         let words: String
         if let age = health.age {
             let objective = health.objective.map { " (objective \(PolicyHealth.span($0)))" } ?? ""
-            words = "last good backup \(PolicyHealth.span(age)) ago\(objective)"
+            let what = health.isNewestOfStore ? "newest in the store" : "last good backup"
+            words = "\(what) \(PolicyHealth.span(age)) ago\(objective)"
         } else {
-            words = "no backup yet"
+            words = "no backup of this node yet"
         }
         let (sign, word, colour) = Self.signs[health.light] ?? ("?", "unknown", 0)
         let light = paint("\(sign) ", colour) + colours.bold(padded(name, 20)) + " " + paint(padded(word, 7), colour)
@@ -88,9 +89,13 @@ struct StatusScreen {
     }
 
     private func store(_ entry: StatusEntry) -> String? {
-        var parts = [entry.health.repository ?? "unknown"]
+        let health = entry.health
+        var parts = [health.repository ?? "unknown"]
         if let look = entry.look {
             if let count = look.snapshots { parts.append("\(count) snapshot\(count == 1 ? "" : "s")") }
+            if health.newest == nil, let newest = look.newest {
+                parts.append("the newest, of another node, \(PolicyHealth.span(max(0, now - newest))) old")
+            }
             if let free = look.free { parts.append("\(Int(free * 100))% of the disk free") }
             if let note = look.note { parts.append(note) }
         }
