@@ -112,7 +112,7 @@ struct PruneCommand: AsyncParsableCommand {
         job.note(freed)
         if let damage = Self.damage(freed) { job.explain(.damaged, damage) }
         // What came free is free; what cannot be read is to be looked at.
-        guard freed.unreadable.isEmpty else { throw ExitCode(BackupError.Code.damaged.exitStatus) }
+        guard freed.unreadable.isEmpty, freed.missing == 0 else { throw ExitCode(BackupError.Code.damaged.exitStatus) }
         if let locks { throw locks }
     }
 
