@@ -74,7 +74,7 @@ import Testing
     /// A guard that is taken away is missed.
     @Test(arguments: PruneSchedule.Sabotage.allCases) func sabotage(_ sabotage: PruneSchedule.Sabotage) async throws {
         guard Self.seed == nil else { return }
-        let (_, first) = await Self.play(1...1000, sabotage: sabotage)
+        let (_, first) = await Self.play(1...5000, sabotage: sabotage)
         let found = try #require(first, "without this guard nothing goes wrong: \(sabotage)")
         print("\(sabotage): found at schedule \(found.seed): \(found.problems[0])")
     }

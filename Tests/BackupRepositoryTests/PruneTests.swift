@@ -150,6 +150,25 @@ import Testing
         #expect(store.names("v1/snapshots/").count == (mayDelete ? 1 : 2))
     }
 
+    @Test func `a run that renewed while a prune was marking for hours is not given up`() async throws {
+        let node = repository.seen()
+        try await node.withIntent(.writer, pause: nil) { intent in
+            let view = store.another()
+            let (store, done) = (store, Locked(false))
+            view.onCall { call in
+                guard call.operation == "get", call.name.hasPrefix("v1/snapshots/"), !done.withLock({ $0 }) else { return }
+                done.withLock { $0 = true }
+                store.advance(3 * Intent.life)
+                // Everybody renews.
+                for name in store.names(Intent.prefix) { store.set(name, store.bytes(name)!) }
+            }
+            let plan = try await prune(repository.seen(on: view, ambient: store.ambient()))
+            view.onCall(nil)
+            #expect(done.withLock { $0 } && plan.givenUp.isEmpty)
+            try await intent.confirm()
+        }
+    }
+
     // MARK: - Stops
 
     @Test(arguments: MemoryStore.Moment.allCases)

@@ -212,7 +212,6 @@ extension Repository {
     /// does it: a host that was suspended finds out when it commits, and its snapshot is not taken for one that counts.
     /// - Parameter all: give up also those that are alive
     func writers(before generation: Int, givingUp all: Bool = false) async throws -> [ListedIntent] {
-        let now = try await storeTime()
         func older() async throws -> [ListedIntent] {
             // All that an intent says, because another run can add to it.
             try await intents().filter { intent in
@@ -222,6 +221,8 @@ extension Repository {
         }
         for _ in 0..<8 {
             let found = try await older()
+            // Between the two lists, as prunes do.
+            let now = try await storeTime()
             let going = try Set(found.filter { try all || isDead($0, now: now) }.map(\.run))
             guard !going.isEmpty else { return found }
             // A list that met a renewal may show the run's first object only, which is old.

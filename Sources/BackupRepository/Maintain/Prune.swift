@@ -116,14 +116,14 @@ public final class Prune {
 
     private func execute(_ intent: Intent, _ confirm: () async throws -> Void) async throws -> PrunePlan {
         now = try await repository.storeTime()
-        let before = try await livingIntents()
+        let before = try await livingIntents(beside: intent)
         try await mark()
         try await requirePacks()
         try await noteRevivals()
         let fresh = freshlyDead(before)
         try await bury(fresh)
         // A run that began after this look knows the tombstones.
-        let living = try await livingIntents()
+        let living = try await livingIntents(beside: intent)
         // What those that ended meanwhile have committed.
         try await mark()
         try await requirePacks()
@@ -144,10 +144,14 @@ public final class Prune {
 
     /// Intents of runs that may be alive. Those that are surely not are taken away, and then all are looked at again:
     /// who renewed in between is alive, and who renews later finds out.
-    private func livingIntents() async throws -> [ListedIntent] {
+    /// - Parameter own: this run's, which it knows to be at work
+    private func livingIntents(beside own: Intent) async throws -> [ListedIntent] {
         for _ in 0..<8 {
             var intents = try await repository.intents()
-            var dead = try intents.filter { try repository.isDead($0, now: now) }
+            // Of now: marking may have taken hours, and who renewed meanwhile would be dated too far ahead. Between the two
+            // lists: a run that stands still just here judges one of them rightly.
+            let now = try await repository.storeTime()
+            var dead = try intents.filter { try $0.run != own.run && repository.isDead($0, now: now) }
             guard !dead.isEmpty else { return intents }
             // A list that met a renewal may show the run's first object only, which is old.
             let once = Set(dead.map(\.run))

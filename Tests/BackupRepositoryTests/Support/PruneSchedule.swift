@@ -95,7 +95,10 @@ struct PruneSchedule: Sendable {
         add { await forgetter($0, $1, world) }
         if random.number(0...2) == 0 { add { await reader($0, $1, world) } }
         // A writer mostly: it relies for long on what it saw once.
-        if random.number(0...2) > 0 {
+        // Who is given up has to be slow.
+        if sabotage == .confirmsNothing {
+            world.stage.slow(random.number(0...writers - 1))
+        } else if random.number(0...2) > 0 {
             world.stage.slow(random.number(0...3) > 0 && !isAboutRepacks ? random.number(0...writers - 1) : writers)
         }
         let ended = world.stage.play(&random, trace: trace)
