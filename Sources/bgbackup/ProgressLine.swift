@@ -6,6 +6,8 @@ import Glibc
 /// lines with --json, nothing elsewhere.
 final class ProgressLine: Sendable {
     private let task: Task<Void, Never>?
+    /// Held while a line is written: none comes after `stop`, the summary is the last one.
+    private let isStopped = Locked(false)
 
     private struct Status: Encodable {
         let message_type = "status"
@@ -30,17 +32,19 @@ final class ProgressLine: Sendable {
             return
         }
         let start = monotonicSeconds()
+        let isStopped = isStopped
         task = Task {
             while !Task.isCancelled {
                 try? await Task.sleep(for: .milliseconds(json || !isShown ? 1000 : 200))
                 if Task.isCancelled { return }
-                if isShown { Self.show(board.current, since: start, json: json) }
+                isStopped.withLock { if isShown, !$0 { Self.show(board.current, since: start, json: json) } }
                 service?.status(Self.text(board.current, since: start))
             }
         }
     }
 
     func stop() {
+        isStopped.withLock { $0 = true }
         task?.cancel()
         Self.clear()
     }
