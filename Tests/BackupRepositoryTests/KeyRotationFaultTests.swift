@@ -8,26 +8,17 @@ import Testing
 
 /// What a rotation meets that was stopped, what thieves left and what others do at the same moment.
 @Suite(CheapPasswords()) struct KeyRotationFaultTests {
-    private let store = MemoryStore()
-    private let repository: Repository
-    private let first: SnapshotName
-    private static let mine = Array("mine".utf8)
-    private static let theirs = Array("theirs".utf8)
+    private let stage: RotationStage
+    private var store: MemoryStore { stage.store }
+    private var repository: Repository { stage.repository }
+    private var first: SnapshotName { stage.first }
+    private static let (mine, theirs, blocks) = (RotationStage.mine, RotationStage.theirs, RotationStage.blocks)
     private static let new = Array("new".utf8)
-    private static let blocks = [[UInt8](repeating: 1, count: 4096)]
 
-    /// Two passwords and a snapshot.
-    init() async throws {
-        _ = try await Repository.create(
-            store: store, password: Self.mine, label: "mine", probe: [:], executor: TestRepository.executor,
-            ambient: store.ambient())
-        repository = try await Self.open(store, Self.mine)
-        _ = try await repository.addKeySlot(password: Self.theirs, label: "theirs")
-        first = try await repository.snapshot(1, Self.blocks)
-    }
+    init() async throws { stage = try await RotationStage() }
 
-    private static func open(_ store: MemoryStore, _ password: [UInt8]) async throws -> Repository {
-        try await Repository.open(store: store, password: password, executor: TestRepository.executor, ambient: store.ambient())
+    private static func open(_ store: MemoryStore, _ password: [UInt8] = mine) async throws -> Repository {
+        try await RotationStage.open(store, password)
     }
 
     private func opens(_ store: MemoryStore, _ password: [UInt8]) async -> Bool {

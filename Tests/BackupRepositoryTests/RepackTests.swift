@@ -7,10 +7,10 @@ import Testing
 
 /// Packs of which snapshots need a part: what is needed is put into packs that take their places.
 @Suite(.timeLimit(.minutes(20))) struct RepackTests {
-    private let store = MemoryStore()
-    private let repository: Repository
-    private let old: ObjectID
-    private static let blocks: [[UInt8]] = {
+    let store = MemoryStore()
+    let repository: Repository
+    let old: ObjectID
+    static let blocks: [[UInt8]] = {
         var random = Seeded(11)
         return (0..<10).map { _ in random.bytes(4096) }
     }()
@@ -25,7 +25,7 @@ import Testing
         store.advance(100)
     }
 
-    private var options: Prune.Options {
+    var options: Prune.Options {
         var options = Prune.Options()
         options.grace = 0
         options.maxUnused = 0
@@ -33,19 +33,19 @@ import Testing
     }
 
     @discardableResult
-    private func prune(
+    func prune(
         _ repository: Repository? = nil, _ options: Prune.Options? = nil, confirm: () async throws -> Void = {}
     ) async throws -> PrunePlan {
         try await Prune.run(
             repository ?? self.repository, options ?? self.options, renewing: nil, progress: { _, _, _ in }, confirm: confirm)
     }
 
-    private func seen(_ store: MemoryStore? = nil) -> Repository {
+    func seen(_ store: MemoryStore? = nil) -> Repository {
         let store = store ?? self.store
         return repository.seen(on: store, ambient: store.ambient())
     }
 
-    private func expectWhole(_ store: MemoryStore? = nil, _ comment: Comment? = nil) async throws {
+    func expectWhole(_ store: MemoryStore? = nil, _ comment: Comment? = nil) async throws {
         let store = store ?? self.store
         let report = try await repository.seen(on: store).check()
         #expect(!report.isDamaged, comment ?? "\(report.findings)")
@@ -55,7 +55,7 @@ import Testing
         }
     }
 
-    private func read(_ name: SnapshotName, _ store: MemoryStore) async throws -> [UInt8] {
+    func read(_ name: SnapshotName, _ store: MemoryStore) async throws -> [UInt8] {
         let repository = repository.seen(on: store)
         var bytes: [UInt8] = []
         var contents: [Content] = []
@@ -66,8 +66,14 @@ import Testing
         return bytes
     }
 
-    private func successors(_ store: MemoryStore? = nil) async throws -> [ObjectID: Successor] {
+    func successors(_ store: MemoryStore? = nil) async throws -> [ObjectID: Successor] {
         try await Successions(seen(store)).of
+    }
+
+    func with(_ change: (inout Prune.Options) -> Void) -> Prune.Options {
+        var options = options
+        change(&options)
+        return options
     }
 
     // MARK: - What it does
@@ -180,7 +186,7 @@ import Testing
     }
 
     /// What a repack puts, in order: packs, index, note.
-    private func repacked() async throws -> (packs: [String], index: [String], notes: [String], store: MemoryStore) {
+    func repacked() async throws -> (packs: [String], index: [String], notes: [String], store: MemoryStore) {
         let after = store.copy()
         let before = Set(store.names)
         try await prune(seen(after))
@@ -262,252 +268,5 @@ import Testing
         }
         #expect(await code { try await prune() } == .damaged)
         #expect(try await repository.seen().check().isDamaged)
-    }
-
-    // MARK: - Faults
-
-    @Test(arguments: MemoryStore.Moment.allCases)
-    func `killed at any call it loses nothing, and the next runs end it`(_ moment: MemoryStore.Moment) async throws {
-        let whole = store.copy()
-        try await prune(seen(whole))
-        let left = whole.names("v1/packs/").count
-        for number in 1...whole.calls.count {
-            let memory = store.copy()
-            let view = memory.another()
-            view.fail(at: number, moment, dies: true)
-            _ = await failure { try await prune(repository.seen(on: view, ambient: memory.ambient())) }
-            memory.advance(Intent.life + 1)
-            try await expectWhole(memory, "call \(number)")
-            for _ in 0..<3 { try await prune(seen(memory)) }
-            #expect(memory.names("v1/packs/").count == left, "call \(number)")
-            #expect(memory.names("v1/notes/").count == memory.names(Succession.topic.prefix).count, "call \(number)")
-            try await expectWhole(memory, "call \(number)")
-        }
-    }
-
-    @Test func `a block that cannot be read keeps its pack, and is told`() async throws {
-        store.damage(FinishedPack.name(old)) { $0[ObjectHeader.size + 40] ^= 1 }
-        let done = try await prune()
-        #expect(done.unreadable.count == 1 && done.unreadable[0].contains("\(old)"))
-        #expect(store.bytes(FinishedPack.name(old)) != nil && store.bytes(Succession.topic.object(old)) == nil)
-    }
-
-    @Test func `what took a pack's place is read whole before the pack goes, whatever the note says`() async throws {
-        let (packs, index, notes, after) = try await repacked()
-        for name in packs + index + notes { store.set(name, after.bytes(name)!) }
-        let all = try await successors()
-        let successor = FinishedPack.name(try #require(all[old]?.pack))
-        store.damage(successor) { $0[ObjectHeader.size + 40] ^= 1 }
-        let plan = try await prune(nil, with { $0.maxUnused = 1 })
-        #expect(plan.unreadable.count == 1 && plan.unreadable[0].contains(successor))
-        #expect(store.bytes(FinishedPack.name(old)) != nil)
-        // Nor on the word of one of the same name that holds other blocks.
-        let other = FinishedPack.name(try await seen().store([Self.blocks[1]], cohort: .mutable)[0].pack)
-        store.set(successor, store.bytes(other)!)
-        #expect(try await prune(nil, with { $0.maxUnused = 1 }).unreadable.count == 1)
-        #expect(store.bytes(FinishedPack.name(old)) != nil)
-    }
-
-    @Test func `where a needed pack is missing nothing goes: another one may be all that is left of it`() async throws {
-        try await prune()
-        let all = try await successors()
-        let (note, successor) = (Succession.topic.object(old), try #require(all[old]?.pack))
-        let bytes = store.bytes(note)!
-        store.remove(note)
-        let before = store.names("v1/packs/")
-        for _ in 0..<2 { #expect(await code { try await prune() } == .damaged) }
-        #expect(store.names("v1/packs/") == before && before.contains(FinishedPack.name(successor)))
-        store.set(note, bytes)
-        try await prune()
-        try await expectWhole()
-    }
-
-    @Test func `what the store has is read back before the old pack goes on its word`() async throws {
-        let view = store.another()
-        let (store, old) = (store, FinishedPack.name(old))
-        let known = Locked(Set(store.names))
-        // The answer was 200; a bit of what is there is another one.
-        view.onCall { call in
-            guard call.operation == "get", call.name.hasPrefix("v1/packs/"),
-                known.withLock({ $0.insert(call.name).inserted })
-            else { return }
-            store.damage(call.name) { $0[ObjectHeader.size + 20] ^= 1 }
-        }
-        let done = try await prune(repository.seen(on: view, ambient: store.ambient()))
-        view.onCall(nil)
-        #expect(done.repacked.packs == 0 && !done.unreadable.isEmpty)
-        #expect(store.bytes(old) != nil && store.names(Succession.topic.prefix).isEmpty)
-    }
-
-    @Test func `given up while it stood still it says so, and its notes stay`() async throws {
-        let view = store.another()
-        let store = store
-        view.onCall { call in
-            guard call.operation == "put", call.name.hasPrefix(Succession.topic.prefix) else { return }
-            for name in store.names("tmp/intent-") { store.remove(name) }
-        }
-        #expect(await code { try await prune(repository.seen(on: view, ambient: store.ambient())) } == .busy)
-        view.onCall(nil)
-        // Another prune may have acted on them.
-        #expect(!store.names(Succession.topic.prefix).isEmpty)
-        try await expectWhole()
-        for _ in 0..<3 { try await prune() }
-        try await expectWhole()
-    }
-
-    // MARK: - Beside it
-
-    @Test func `a copy has what took the place of a pack, and the note that says so`() async throws {
-        try await prune()
-        let place = MemoryStore()
-        let report = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        #expect(report.damaged.isEmpty && report.snapshots == 1)
-        #expect(
-            place.names(Succession.topic.prefix) == store.names(Succession.topic.prefix)
-                && place.bytes(FinishedPack.name(old)) == nil)
-        try await expectWhole(place)
-        for _ in 0..<2 { try await prune(seen(place)) }
-        try await expectWhole(place)
-        // Also by who cannot read.
-        let blind = MemoryStore()
-        let writer = seen().seen(keys: repository.keys.writer)
-        #expect(try await Replication(from: writer, to: blind, dryRun: false) { _ in }.run(nil, renewing: nil).snapshots == 1)
-        try await expectWhole(blind)
-    }
-
-    @Test func `where both places repacked a pack, a copy needs what the place has of it`() async throws {
-        // The place has of it what only it needs: block 5.
-        let place = store.copy()
-        try await seen(place).snapshot(4, [Self.blocks[5]])
-        let names = try await seen(place).snapshotNames()
-        for name in names where name.sequence == 2 { try await place.delete(name.object) }
-        place.advance(100)
-        for _ in 0..<3 { try await prune(seen(place)) }
-        try await prune()
-        let before = place.names("v1/snapshots/")
-        let report = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        #expect(report.damaged.count == 1 && report.damaged[0].contains("repacked pack"))
-        #expect(place.names("v1/snapshots/") == before)
-        try await expectWhole(place)
-        // One that needs no more than the place has is copied.
-        let other = store.copy()
-        let more = try await seen(other).snapshotNames()
-        for name in more { try await other.delete(name.object) }
-        try await seen(other).snapshot(2, [Self.blocks[3], Self.blocks[7]])
-        other.advance(100)
-        for _ in 0..<3 { try await prune(seen(other)) }
-        let second = try await Replication(from: seen(), to: other, dryRun: false) { _ in }.run(nil, renewing: nil)
-        #expect(second.damaged.isEmpty && second.snapshots == 1)
-        try await expectWhole(other)
-    }
-
-    @Test func `a copy does not rely on what a prune of the place is about to take away`() async throws {
-        // The place has what it needs of the pack, and nobody there needs it any more.
-        let place = store.copy()
-        for _ in 0..<3 { try await prune(seen(place)) }
-        try await prune()
-        let names = try await seen(place).snapshotNames()
-        for name in names { try await place.delete(name.object) }
-        place.advance(100)
-        try await prune(
-            seen(place),
-            with {
-                $0.grace = 1000; $0.sparesYoung = false
-            })
-        #expect(
-            await code { _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil) }
-                == .busy)
-        #expect(place.names("v1/snapshots/").isEmpty)
-    }
-
-    @Test func `a copy takes no other note of the same name for its own`() async throws {
-        try await prune()
-        let place = store.copy()
-        for name in place.names("v1/snapshots/") { place.remove(name) }
-        let writer = seen(place).seen(keys: repository.keys.writer)
-        let note = Succession.topic.object(old)
-        let bytes = store.bytes(note)!
-        place.set(note, bytes.dropLast() + [bytes.last! ^ 1])
-        func copy(_ source: Repository) async throws -> Replication.Report {
-            try await Replication(from: source, to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        }
-        #expect(try await copy(seen()).damaged.count == 1)
-        #expect(await code { _ = try await copy(seen().seen(keys: repository.keys.writer)) } == .damaged)
-        #expect(place.names("v1/snapshots/").isEmpty)
-        // One that the owner did not make goes with a prune that is alone.
-        place.remove(note)
-        try await writer.put(note: Succession(successor: "\(old)", kept: "", seal: "00"), Succession.topic, as: old)
-        try await prune(seen(place))
-        #expect(place.bytes(note) == nil)
-    }
-
-    @Test func `a note that cannot be read keeps no lock from being extended, and is told`() async throws {
-        let day: Int64 = 86_400_000_000_000
-        try await prune()
-        let place = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
-        _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        place.damage(Succession.topic.object(old)) { $0[70] ^= 1 }
-        place.advance(86_400)
-        #expect(await code { _ = try await LockExtension(seen(place)).run(dryRun: false) { _, _ in } } == .damaged)
-        for name in place.names("v1/packs/") + place.names("v1/snapshots/") {
-            #expect(place.lock(of: name) == place.now + 30 * day, "\(name)")
-        }
-        // Nor is the pack that it tells of lost.
-        #expect(await code { _ = try await Repair.run(seen(place), from: nil, Repair.Options()) { _, _ in } } == .damaged)
-    }
-
-    @Test func `a copy that brings notes waits for prunes of the place`() async throws {
-        try await prune()
-        let place = MemoryStore()
-        for name in store.names where !name.hasPrefix("v1/snapshots/") && !name.hasPrefix("v1/notes/") {
-            place.set(name, store.bytes(name)!)
-        }
-        func copy() async throws {
-            _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        }
-        let prune = try await Intent.begin(.prune, seen(place))
-        #expect(await code { try await copy() } == .busy)
-        #expect(place.names("v1/snapshots/").isEmpty)
-        await prune.end()
-        try await copy()
-        try await expectWhole(place)
-    }
-
-    @Test func `where objects are locked nothing is repacked, and what a copy brought stays locked`() async throws {
-        let day: Int64 = 86_400_000_000_000
-        let locked = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
-        for name in store.names { locked.set(name, store.bytes(name)!) }
-        locked.advance(1000)
-        #expect(try await prune(seen(locked)).repacked.packs == 0)
-        try await prune()
-        let place = MemoryStore(MemoryStore.Rules(lockDuration: 30 * day))
-        _ = try await Replication(from: seen(), to: place, dryRun: false) { _ in }.run(nil, renewing: nil)
-        place.advance(86_400)
-        _ = try await LockExtension(seen(place)).run(dryRun: false) { _, _ in }
-        for name in place.names("v1/packs/") + place.names(Succession.topic.prefix) {
-            #expect(place.lock(of: name) == place.now + 30 * day, "\(name)")
-        }
-    }
-
-    @Test func `a repair takes a pack that another one took the place of for neither missing nor damaged`() async throws {
-        try await prune()
-        var options = Repair.Options()
-        options.readData = true
-        let before = store.names("v1/")
-        let report = try await Repair.run(seen(), from: nil, options) { _, _ in }
-        #expect(report.packs.isEmpty && report.snapshots.isEmpty && report.unreadable.isEmpty, "\(report)")
-        #expect(store.names("v1/") == before)
-        // Where that one is damaged, what is left of it is saved.
-        let all = try await successors()
-        store.damage(FinishedPack.name(try #require(all[old]?.pack))) { $0[ObjectHeader.size + 40] ^= 1 }
-        let damaged = try await Repair.run(seen(), from: nil, options) { _, _ in }
-        #expect(damaged.packs.count == 1 && damaged.snapshots.map(\.isLossy) == [true])
-        #expect(damaged.snapshots.first?.filesLost.first?.ranges == [0..<8192])
-    }
-
-    private func with(_ change: (inout Prune.Options) -> Void) -> Prune.Options {
-        var options = options
-        change(&options)
-        return options
     }
 }

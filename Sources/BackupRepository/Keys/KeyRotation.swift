@@ -212,25 +212,10 @@ extension Repository {
     /// does it: a host that was suspended finds out when it commits, and its snapshot is not taken for one that counts.
     /// - Parameter all: give up also those that are alive
     func writers(before generation: Int, givingUp all: Bool = false) async throws -> [ListedIntent] {
-        func older() async throws -> [ListedIntent] {
-            // All that an intent says, because another run can add to it.
-            try await intents().filter { intent in
-                intent.mayWrite
-                    && (intent.states.isEmpty || !intent.states.allSatisfy { $0?.keyGeneration ?? 1 >= generation })
-            }
-        }
-        for _ in 0..<8 {
-            let found = try await older()
-            // Between the two lists, as prunes do.
-            let now = try await storeTime()
-            let going = try Set(found.filter { try all || isDead($0, now: now) }.map(\.run))
-            guard !going.isEmpty else { return found }
-            // A list that met a renewal may show the run's first object only, which is old.
-            for intent in try await older() where try going.contains(intent.run) && (all || isDead(intent, now: now)) {
-                try await revoke(intent)
-            }
-        }
-        throw BackupError(.busy, "runs that were given up appear again and again", hint: "Run it again later.")
+        // All that an intent says, because another run can add to it.
+        try await livingRuns(givingUp: all) { intent in
+            intent.mayWrite && (intent.states.isEmpty || !intent.states.allSatisfy { $0?.keyGeneration ?? 1 >= generation })
+        }.intents
     }
 
     /// SHA-256 of the snapshots that are sealed for a key pair, by name. What a closing leaves out is refused for ever:

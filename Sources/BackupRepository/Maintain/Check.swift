@@ -48,7 +48,8 @@ public final class Check {
     private var successions = Successions()
     /// Packs that are to take the places of others, which are still there.
     private var ready: Set<ObjectID> = []
-    private var isKnown = true
+    /// Whether the notes could be read that say whose place a pack took.
+    private var knowsSuccessions = true
 
     /// - Parameter readShare: 0 reads no frames, 1 all of them.
     public init(_ repository: Repository, readShare: Double, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
@@ -76,7 +77,7 @@ public final class Check {
             }
         }
         // Without the notes nobody knows whose place a pack took.
-        let idle = isKnown ? sizes.keys.sorted() : []
+        let idle = knowsSuccessions ? sizes.keys.sorted() : []
         for pack in idle where !used.contains(pack) && !ready.contains(pack) && badPacks[pack] == nil {
             notice(FinishedPack.name(pack), "no snapshot uses it: space that a prune frees")
         }
@@ -134,7 +135,7 @@ public final class Check {
         // A writer's key shows the notes, and not whose they are.
         guard repository.keys.canRead else { return }
         do { successions = try await Successions(repository) } catch let error as BackupError where error.code == .damaged {
-            isKnown = false
+            knowsSuccessions = false
             return damage(Succession.topic.prefix, error.description)
         }
         for note in successions.forged {

@@ -16,7 +16,7 @@ extension Prune {
         guard let needed = references.used[pack], let successor = successions.of[pack], !seen.contains(pack),
             needed.isSubset(of: successor.kept)
         else { return false }
-        guard packs[successor.pack] == nil else { return !surely || !named.contains(successor.pack) }
+        guard packs[successor.pack] == nil else { return !surely || !doomed.contains(successor.pack) }
         return isSucceeded(successor.pack, surely: surely, seen.union([pack]))
     }
 
@@ -29,7 +29,7 @@ extension Prune {
     /// Packs that snapshots need, and that are neither there nor replaced. Of those that backups and copies put after the
     /// list of packs another one tells.
     func missingPacks() async throws -> [ObjectID] {
-        let absent = references.named.filter { packs[$0] == nil && !isSucceeded($0, surely: false) }
+        let absent = references.byName.filter { packs[$0] == nil && !isSucceeded($0, surely: false) }
         guard !absent.isEmpty else { return [] }
         let notes = try await Successions(repository)
         let there = try await repository.storedPacks()
@@ -61,7 +61,7 @@ extension Prune {
         // Under locks a pack stays for as long as a snapshot needs a part of it: there is nothing to gain.
         guard repository.store.lockDuration == nil, options.maxUnused < 1 else { return Repack(repository, []) }
         let weighed = plan.partly.filter { pack in
-            successions.of[pack.id] == nil && !successions.forged.contains(pack.id) && !named.contains(pack.id)
+            successions.of[pack.id] == nil && !successions.forged.contains(pack.id) && !doomed.contains(pack.id)
                 && Double(pack.unused) >= options.leastUnused * Double(pack.size)
         }
         // Little is not worth the requests, where anything at all is allowed.

@@ -35,7 +35,7 @@ public final class Prune {
     private(set) var tombstones: Tombstones
     /// Packs whose places others took, and the packs that any tombstone named when that was looked at.
     private(set) var successions = Successions()
-    private(set) var named: Set<ObjectID> = []
+    private(set) var doomed: Set<ObjectID> = []
     /// The store's clock when the run began.
     private(set) var now: Int64 = 0
     /// Packs deleted between two looks at whether this run may go on.
@@ -142,27 +142,10 @@ public final class Prune {
         return plan
     }
 
-    /// Intents of runs that may be alive. Those that are surely not are taken away, and then all are looked at again:
-    /// who renewed in between is alive, and who renews later finds out.
-    /// - Parameter own: this run's, which it knows to be at work
     private func livingIntents(beside own: Intent) async throws -> [ListedIntent] {
-        for _ in 0..<8 {
-            var intents = try await repository.intents()
-            // Of now: marking may have taken hours, and who renewed meanwhile would be dated too far ahead. Between the two
-            // lists: a run that stands still just here judges one of them rightly.
-            let now = try await repository.storeTime()
-            var dead = try intents.filter { try $0.run != own.run && repository.isDead($0, now: now) }
-            guard !dead.isEmpty else { return intents }
-            // A list that met a renewal may show the run's first object only, which is old.
-            let once = Set(dead.map(\.run))
-            intents = try await repository.intents()
-            dead = try intents.filter { try once.contains($0.run) && repository.isDead($0, now: now) }
-            for intent in dead {
-                try await repository.revoke(intent)
-                plan.givenUp.append(intent.holder)
-            }
-        }
-        throw BackupError(.busy, "runs that were given up appear again and again", hint: "Run prune again later.")
+        let runs = try await repository.livingRuns(beside: own)
+        plan.givenUp += runs.givenUp
+        return runs.intents
     }
 
     // MARK: - Marking
@@ -173,7 +156,7 @@ public final class Prune {
         // What took a pack's place before the tombstones that may name it, and these before the list that shows that it is
         // there: a tombstone that comes later belongs to a prune that will see the note (docs/prune.md, "Repacking").
         successions = try await Successions(repository)
-        named = try await DoomedPacks(repository).packs
+        doomed = try await DoomedPacks(repository).packs
         // Before the snapshots: a pack that is put later is not looked at.
         if packs.isEmpty { packs = try await repository.storedPacks() }
         try await refuseHidden()

@@ -93,7 +93,7 @@ final class ReferenceMark {
     /// Which blocks of which packs: a bit for each.
     private(set) var used: [ObjectID: BlockSet] = [:]
     /// Those that snapshots name; the others took the place of one.
-    private(set) var named: Set<ObjectID> = []
+    private(set) var byName: Set<ObjectID> = []
     private let repository: Repository
     private var seen: Set<Location> = []
     /// Words that sets of blocks may still take. A manifest can name packs that never were, each with a million blocks.
@@ -183,7 +183,7 @@ final class ReferenceMark {
 
     private func insert(_ extents: Extents) throws {
         for case .stored(let pack, let first, let count) in extents.runs {
-            named.insert(pack)
+            byName.insert(pack)
             room -= used[pack, default: BlockSet()].insert(first, count, room: room)
             guard used.count <= Self.mostPacks else { throw Self.tooManyPacks }
         }
